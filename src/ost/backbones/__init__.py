@@ -1,0 +1,1 @@
+"""Pixels and prompts in, embeddings out: the towers, their weights and their catalog."""

@@ -1,0 +1,49 @@
+"""What every backbone offers; recognition knows nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ost.types import Preprocess, Templates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TextEmbeddings(NamedTuple):
+    """fp32 embeddings [n, D], L2-normalised, and the shift and gain [n] of their similarities, or None."""
+
+    values: Tensor
+    shift: Tensor | None = None
+    gain: Tensor | None = None
+
+
+class Backbone(Protocol):
+    """Two towers with one embedding space.
+
+    Attributes:
+        name: as the user asked for it.
+        weights_hash: SHA-256 of the weights, hexadecimal.
+        preprocess: the pixels that `embed_frames` wants.
+        templates: the sentences its text tower is used to.
+        logit_scale: s, exponentiated.
+        notices: what the user should know, such as texts that had to be cut.
+        precision: dtype of the towers, as in "float32"; embeddings of different precisions are not shared.
+    """
+
+    name: str
+    weights_hash: str
+    preprocess: Preprocess
+    templates: Templates
+    logit_scale: float
+    notices: list[str]
+    precision: str
+
+    def embed_frames(self, pixels: Tensor) -> Tensor:
+        """fp32 [n, 3, size, size] -> fp32 [n, D], not normalised."""
+        ...
+
+    def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Prompts -> unit embeddings; loads the text tower if it is not there yet."""
+        ...

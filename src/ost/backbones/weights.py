@@ -1,0 +1,253 @@
+"""Weight files: read whatever is around, account for every tensor, blend, convert.
+
+Inside, every CLIP has the layout of open_clip (`visual.*`, `transformer.*`, ...), which is OpenAI's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from ost.backbones.archive import read_archive
+from ost.backbones.catalog import clip_preprocess, ost_preprocess
+from ost.errors import WeightsError
+from ost.files import atomic, file_hash, text_hash
+from ost.types import Preprocess
+
+Origin = Literal["openai", "open_clip", "ost"]
+
+# Buffers that hold no knowledge: sizes that OpenAI wrote into its archives, the causal mask, the prompts that
+# ViFi-CLIP stores ready-made.
+_BUFFERS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+_PROMPT_BUFFERS = {"token_prefix", "token_suffix", "complete_text_embeddings", "tokenized_prompts"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a CLIP with two transformers, as its tensors tell them."""
+
+    embed_dim: int
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    context_length: int
+    vocab_size: int
+    text_width: int
+    text_layers: int
+
+    def __str__(self) -> str:
+        return (
+            f"ViT/{self.patch_size} {self.vision_width}x{self.vision_layers} at {self.image_size} px, "
+            f"text {self.text_width}x{self.text_layers} with {self.context_length} tokens, "
+            f"embedding {self.embed_dim}"
+        )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict in open_clip's layout, with what must travel with it.
+
+    Attributes:
+        state: name -> tensor.
+        origin: who wrote the file.
+        hash: SHA-256 of the file, hexadecimal; of both files and the ratio for a blend.
+        preprocess: the pixels these weights were trained on; None where the file does not tell.
+        quick_gelu: whether they use QuickGELU; None where the file does not tell.
+        left_out: names of tensors that carry no knowledge and were left out.
+        training: what a checkpoint says of its training (epoch, accuracy, settings).
+    """
+
+    state: Mapping[str, Tensor]
+    origin: Origin
+    hash: str
+    preprocess: Preprocess | None
+    quick_gelu: bool | None
+    left_out: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __repr__(self) -> str:
+        count = sum(tensor.numel() for tensor in self.state.values())
+        return f"Weights({self.origin}, {len(self.state)} tensors, {count / 1e6:.1f}M numbers, {self.hash[:12]})"
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read an OpenAI, open_clip, OST, ViFi-CLIP or MAXI file, or a safetensors file.
+
+    Raises:
+        WeightsError: the file is missing, damaged, refused, or holds no CLIP.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise WeightsError(f"{place}: there is no such weight file")
+    try:
+        digest = file_hash(place)
+    except OSError as error:
+        raise WeightsError(f"{place}: cannot be read ({error.strerror})") from error
+    if _is_safetensors(place):
+        state, metadata = _read_safetensors(place)
+        return _from_metadata(state, metadata, digest, str(place))
+    content = read_archive(place)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{place}: holds a {type(content).__name__}, not weights")
+    entries = cast(dict[str, Any], content)
+    nested = next((key for key in ("model", "state_dict") if isinstance(entries.get(key), dict)), None)
+    training = {k: v for k, v in entries.items() if k in ("epoch", "max_accuracy", "config")} if nested else {}
+    state = cast(dict[str, Any], entries[nested]) if nested else entries
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(f"{place}: holds no tensors; is it a weight file?")
+    return _normalised(tensors, digest, training, str(place))
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: is a damaged safetensors file ({error})") from error
+
+
+def _normalised(tensors: dict[str, Tensor], digest: str, training: Mapping[str, Any], where: str) -> Weights:
+    """Tell the layout by its names and bring it into open_clip's."""
+    names = {name.removeprefix("module."): name for name in tensors}
+    if any(name.startswith("image_encoder.") for name in names):
+        origin: Origin = "ost"
+    else:
+        origin = "openai" if "input_resolution" in names else "open_clip"
+    state: dict[str, Tensor] = {}
+    left_out: list[str] = []
+    for name, original in names.items():
+        if _is_buffer(name):
+            left_out.append(name)
+            continue
+        renamed = name
+        if origin == "ost":
+            renamed = name.replace("image_encoder.", "visual.", 1).replace("text_encoder.", "", 1)
+        if renamed in state:
+            raise WeightsError(f"{where}: holds {renamed} twice")
+        state[renamed] = tensors[original]
+    weights = Weights(state, origin, digest, None, None, tuple(left_out), training)
+    if origin == "open_clip":
+        return weights
+    size = architecture(weights, where).image_size
+    preprocess = ost_preprocess(size) if origin == "ost" else clip_preprocess(size)
+    return replace(weights, preprocess=preprocess, quick_gelu=True)
+
+
+def _is_buffer(name: str) -> bool:
+    parts = name.split(".")
+    return parts[-1] in _BUFFERS or ("prompt_learner" in parts and parts[-1] in _PROMPT_BUFFERS)
+
+
+def architecture(weights: Weights, where: str = "the weights") -> Architecture:
+    """The sizes that the tensors' shapes tell.
+
+    Raises:
+        WeightsError: they are not those of a CLIP with two transformers.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+    try:
+        width, _, patch, _ = shapes["visual.conv1.weight"]
+        places = shapes["visual.positional_embedding"][0] - 1
+        return Architecture(
+            embed_dim=shapes["text_projection"][1],
+            image_size=patch * round(places**0.5),
+            patch_size=patch,
+            vision_width=width,
+            vision_layers=_layers(shapes, "visual.transformer.resblocks."),
+            context_length=shapes["positional_embedding"][0],
+            vocab_size=shapes["token_embedding.weight"][0],
+            text_width=shapes["ln_final.weight"][0],
+            text_layers=_layers(shapes, "transformer.resblocks."),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise WeightsError(
+            f"{where}: its tensors are not those of a CLIP with two transformers (looking for {error}); "
+            "for another architecture name it with --backbone"
+        ) from error
+
+
+def _layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    numbers = {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
+    return len(numbers)
+
+
+def account(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Every tensor there, none left over, every shape right.
+
+    Raises:
+        WeightsError: lists what is missing, what is left over and what has another shape.
+    """
+    faults: list[str] = []
+    if missing := sorted(set(expected) - set(state)):
+        faults.append(f"missing {_some(missing)}")
+    if extra := sorted(set(state) - set(expected)):
+        faults.append(f"left over {_some(extra)}")
+    both = set(state) & set(expected)
+    if wrong := sorted(name for name in both if state[name].shape != expected[name].shape):
+        name = wrong[0]
+        shapes = f"{name} is {list(state[name].shape)}, not {list(expected[name].shape)}"
+        faults.append(f"another shape for {_some(wrong)} ({shapes})")
+    if faults:
+        raise WeightsError(f"{where}: does not fit the architecture: {'; '.join(faults)}")
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    return f"{len(names)}: {', '.join(names[:most])}" + (", ..." if len(names) > most else "")
+
+
+def blend(original: Weights, tuned: Weights, ratio: float) -> Weights:
+    """ratio * original + (1 - ratio) * tuned, tensor by tensor in fp32 (WiSE-FT, CVPR 2022).
+
+    The pixels are those of the tuned weights.
+
+    Raises:
+        WeightsError: the ratio is outside 0..1 or the two differ in names or shapes.
+    """
+    if not 0 <= ratio <= 1:
+        raise WeightsError(f"blend is a share between 0 and 1, not {ratio}")
+    account(original.state, tuned.state, "blend: the original")
+    state = {name: torch.lerp(t.float(), original.state[name].float(), ratio) for name, t in tuned.state.items()}
+    return replace(tuned, state=state, hash=text_hash(original.hash, tuned.hash, repr(float(ratio))))
+
+
+def save_weights(weights: Weights, path: str | Path) -> None:
+    """Write safetensors atomically; origin, pixels and activation travel in its metadata."""
+    from safetensors.torch import save_file
+
+    told = {
+        "origin": weights.origin,
+        "quick_gelu": weights.quick_gelu,
+        "preprocess": asdict(weights.preprocess) if weights.preprocess else None,
+    }
+    with atomic(path) as temporary:
+        tensors = {name: tensor.contiguous().clone() for name, tensor in weights.state.items()}
+        save_file(tensors, temporary, metadata={"ost": json.dumps(told)})
+
+
+def _from_metadata(state: dict[str, Tensor], metadata: Mapping[str, str], digest: str, where: str) -> Weights:
+    if "ost" not in metadata:
+        return _normalised(state, digest, {}, where)
+    try:
+        told = json.loads(metadata["ost"])
+        pixels = told["preprocess"]
+        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in pixels.items()} if pixels else None
+        preprocess = Preprocess(**tuples) if tuples else None
+        return Weights(state, told["origin"], digest, preprocess, told["quick_gelu"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{where}: its metadata cannot be read ({error}); convert it again") from error

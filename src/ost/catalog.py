@@ -1,0 +1,64 @@
+"""Named things: a mapping from name to spec that knows plug-ins and near misses."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from ost.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Catalog(Mapping[str, T], Generic[T]):
+    """An immutable `name -> spec` mapping, extended by entry points.
+
+    Args:
+        kind: what one entry is, in words ("backbone"); used in error messages.
+        entries: the entries that ship with the package.
+        group: entry-point group from which other distributions add entries; a plug-in
+            is imported only when its name is looked up.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, T], group: str | None = None) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+        self._plugins: dict[str, Callable[[], T]] = {}
+        if group:
+            for point in entry_points(group=group):
+                self._plugins.setdefault(point.name, point.load)
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._entries:
+            return self._entries[name]
+        if name in self._plugins:
+            return self._plugins[name]()
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._entries
+        yield from (name for name in self._plugins if name not in self._entries)
+
+    def __len__(self) -> int:
+        return len(set(self._entries) | set(self._plugins))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._plugins
+
+    def find(self, name: str) -> T:
+        """The entry called `name`; a `UsageError` with the nearest names otherwise."""
+        if name in self:
+            return self[name]
+        raise UsageError(f"there is no {self.kind} called {name!r}{did_you_mean(name, self)}")
+
+
+def did_you_mean(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """The tail of an error message: near misses of `name`, or the first few known names."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(repr(folded[hit]) for hit in near) + "?"
+    some = sorted(known)[:8]
+    return f"; known are {', '.join(some)}{', ...' if len(known) > 8 else ''}" if some else ""

@@ -1,0 +1,210 @@
+"""The pack: classes with their spatial and temporal descriptors, checked, hashed, joined by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from ost.errors import PackError
+from ost.files import text_hash, write_text
+
+SCHEMA = 1
+MAX_BYTES = 64 << 20
+_FIELDS = {"schema", "name", "licence", "provenance", "classes"}
+_CLASS_FIELDS = {"name", "label", "spatial", "temporal"}
+
+
+@dataclass(frozen=True)
+class PackClass:
+    """One class.
+
+    Attributes:
+        name: readable, as it goes into prompts.
+        spatial: what a single frame shows; may be empty.
+        temporal: the steps over time, in order; may be empty.
+        label: the benchmark's own spelling, where it differs from `name`.
+    """
+
+    name: str
+    spatial: tuple[str, ...] = ()
+    temporal: tuple[str, ...] = ()
+    label: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The class as it stands in a pack file."""
+        label = {"label": self.label} if self.label else {}
+        return {"name": self.name, **label, "spatial": list(self.spatial), "temporal": list(self.temporal)}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Classes in order, with where their descriptors come from.
+
+    Raises:
+        PackError: there is no class, one has no name, or two have names that fold to the same.
+    """
+
+    name: str
+    classes: tuple[PackClass, ...]
+    licence: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise PackError(f"pack {self.name!r} has no class; give at least one")
+        seen: dict[str, str] = {}
+        for item in self.classes:
+            key = fold(item.name)
+            if not key:
+                raise PackError(f"pack {self.name!r} has a class without a name; remove or name it")
+            if key in seen:
+                raise PackError(
+                    f"pack {self.name!r} has class {item.name!r} twice (also as {seen[key]!r}); remove one"
+                )
+            seen[key] = item.name
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        return f"Pack({self.name!r}, {len(self)} classes)"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The readable names, in order."""
+        return tuple(item.name for item in self.classes)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the classes: names, labels, descriptors and their order."""
+        return text_hash(json.dumps([c.as_dict() for c in self.classes], ensure_ascii=False, sort_keys=True))
+
+    @cached_property
+    def _by_key(self) -> dict[str, PackClass]:
+        # A label may equal another class's name; names win.
+        labels = {fold(c.label): c for c in self.classes if c.label}
+        return labels | {fold(c.name): c for c in self.classes}
+
+    def find(self, name: str) -> PackClass | None:
+        """The class of that name or label, whatever its case, spaces, hyphens, underscores or CamelCase."""
+        return self._by_key.get(fold(name))
+
+    def select(self, names: Iterable[str]) -> Pack:
+        """The classes of these names or labels, in the order given.
+
+        Raises:
+            PackError: some are not in the pack, or given twice.
+        """
+        wanted = list(names)
+        missing = [name for name in wanted if self.find(name) is None]
+        if missing:
+            raise PackError(f"pack {self.name!r} has no class {_list(missing)}; see ost packs show {self.name}")
+        classes = tuple(cast(PackClass, self.find(name)) for name in wanted)
+        return Pack(self.name, classes, self.licence, self.provenance)
+
+
+def fold(name: str | None) -> str:
+    """The spelling-free key of a class name: letters and digits, case folded, in every script."""
+    return "".join(ch for ch in (name or "").casefold() if ch.isalnum())
+
+
+def readable(label: str) -> str:
+    """A label as words: `ApplyEyeMakeup` -> "apply eye makeup", `brush_hair` -> "brush hair"."""
+    words = label.replace("_", " ")
+    if " " not in words.strip():
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", words)
+        words = words.lower() if words != label else words
+    return " ".join(words.split())
+
+
+def load_pack(path: str | Path) -> Pack:
+    """Read and check a pack file.
+
+    Raises:
+        PackError: the file cannot be read, is not JSON, or does not follow the schema; the message names the
+            class and the field.
+    """
+    place = Path(path)
+    try:
+        if place.stat().st_size > MAX_BYTES:
+            raise PackError(f"{place}: larger than {MAX_BYTES >> 20} MiB, which no pack is")
+        data = json.loads(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PackError(f"{place}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise PackError(f"{place}: is not JSON ({str(error)[:100]})") from error
+    return parse_pack(data, str(place))
+
+
+def parse_pack(data: object, where: str) -> Pack:
+    """Check decoded JSON against the schema; `where` names the source in errors."""
+    top = _object(data, _FIELDS, where)
+    if top.get("schema") != SCHEMA:
+        raise PackError(f"{where}: schema is {top.get('schema')!r}, this version reads {SCHEMA}")
+    if not isinstance(top.get("classes"), list):
+        raise PackError(f"{where}: classes must be a list")
+    provenance = top.get("provenance", {})
+    if not isinstance(provenance, dict):
+        raise PackError(f"{where}: provenance must be an object")
+    classes: list[PackClass] = []
+    for i, entry in enumerate(cast(list[object], top["classes"])):
+        spot = f"{where}: class {i}"
+        item = _object(entry, _CLASS_FIELDS, spot)
+        name = _text(item.get("name"), f"{spot}: name")
+        label = _text(item["label"], f"{spot}: label") if item.get("label") is not None else None
+        kinds = [_texts(item.get(kind, []), f"{where}: class {name!r}: {kind}") for kind in ("spatial", "temporal")]
+        classes.append(PackClass(name, kinds[0], kinds[1], label))
+    name = _text(top.get("name"), f"{where}: name")
+    licence = top.get("licence", "")
+    if not isinstance(licence, str):
+        raise PackError(f"{where}: licence must be a text")
+    return Pack(name, tuple(classes), licence, cast(dict[str, Any], provenance))
+
+
+def save_pack(pack: Pack, path: str | Path) -> None:
+    """Write a pack file atomically; its provenance records the content hash."""
+    data = {
+        "schema": SCHEMA,
+        "name": pack.name,
+        "licence": pack.licence,
+        "provenance": {**pack.provenance, "hash": pack.hash},
+        "classes": [item.as_dict() for item in pack.classes],
+    }
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def _object(data: object, fields: set[str], where: str) -> dict[str, object]:
+    if not isinstance(data, dict):
+        raise PackError(f"{where}: must be an object, is {type(data).__name__}")
+    entries = cast(dict[str, object], data)
+    if unknown := set(entries) - fields:
+        raise PackError(f"{where}: unknown field {_list(sorted(unknown))}; known are {', '.join(sorted(fields))}")
+    return entries
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise PackError(f"{where} must be a text that is not empty, is {value!r}")
+    return " ".join(value.split())
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise PackError(f"{where} must be a list of texts")
+    texts = tuple(_text(entry, f"{where}[{i}]") for i, entry in enumerate(cast(list[object], value)))
+    folded = [text.casefold() for text in texts]
+    for i, text in enumerate(folded):
+        if text in folded[:i]:
+            raise PackError(f"{where} holds {texts[i]!r} twice; remove one")
+    return texts
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,35 @@
+"""The errors a user meets: one sentence that says what, where and what to do."""
+
+
+class OstError(Exception):
+    """Base of every error raised on purpose; its text is one sentence for the user."""
+
+
+class UsageError(OstError):
+    """A setting or argument that cannot be meant: nothing was done."""
+
+
+class VideoError(OstError):
+    """A video that cannot be used.
+
+    Attributes:
+        path: the video as the user named it.
+        cause: why, without the path.
+    """
+
+    def __init__(self, path: object, cause: str) -> None:
+        super().__init__(f"{path}: {cause}")
+        self.path = str(path)
+        self.cause = cause
+
+
+class WeightsError(OstError):
+    """A weight file that is missing, refused, or does not fit its architecture."""
+
+
+class PackError(OstError):
+    """A descriptor pack, or a list of classes, that is missing, malformed or ambiguous."""
+
+
+class TransportError(OstError, ValueError):
+    """A similarity, mask or entropic weight for which no transport plan exists."""

@@ -1,0 +1,125 @@
+"""Videos -> frame embeddings; pack -> class head, encoded once per weights and prompts and kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ost.backbones.base import Backbone
+from ost.descriptors.pack import Pack
+from ost.descriptors.prompts import prompts
+from ost.errors import VideoError
+from ost.files import atomic, cache_folder, text_hash
+from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind
+from ost.video.transform import transform
+
+LAYOUT = "1"  # of the files in the cache; a new number leaves old ones unread
+
+
+def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmbeddings:
+    """Embeddings [V, T, D] of one video: its views take the place of the batch.
+
+    Raises:
+        VideoError: an embedding is not finite.
+    """
+    views = transform(frames, backbone.preprocess, crops)
+    raw = backbone.embed_frames(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+    if not bool(torch.isfinite(raw).all()):
+        raise VideoError(frames.path, "the image tower gives numbers that are not finite for it; try --dtype fp32")
+    return FrameEmbeddings(values=normalize(raw, dim=-1), norms=raw.norm(dim=-1))
+
+
+def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: bool = True) -> ClassHead:
+    """The pack's classes as `match` wants them; from the cache where these prompts were embedded before.
+
+    Args:
+        backbone: whose text tower embeds; untouched if the head is in the cache.
+        pack: A classes.
+        kinds: which prompts to embed.
+        cache: read and write `cache_folder()/heads`.
+    """
+    texts = {kind: tuple(prompts(item, kind, backbone.templates) for item in pack.classes) for kind in kinds}
+    key = _key(backbone, pack, texts)
+    place = cache_folder() / "heads" / f"{key}.safetensors"
+    head = _read(place, pack, texts, backbone, key) if cache else None
+    if head is None:
+        before = len(backbone.notices)
+        embedded = {kind: _embed(backbone, texts[kind]) for kind in kinds}
+        head = ClassHead(pack.names, embedded, backbone.logit_scale, key)
+        if cache:
+            _write(place, head, backbone.notices[before:])
+    return head
+
+
+def _key(backbone: Backbone, pack: Pack, texts: dict[Kind, tuple[tuple[str, ...], ...]]) -> str:
+    what = json.dumps([list(pack.names), texts], sort_keys=True)
+    return text_hash(LAYOUT, backbone.weights_hash, backbone.precision, what)
+
+
+def _embed(backbone: Backbone, texts: tuple[tuple[str, ...], ...]) -> Descriptors:
+    """All prompts of one kind through the text tower, laid out [A, N]."""
+    most = max(map(len, texts))
+    mask = torch.tensor([[n < len(row) for n in range(most)] for row in texts])
+    values, shift, gain = backbone.embed_text([text for row in texts for text in row])
+    mask = mask.to(values.device)
+
+    def laid_out(flat: Tensor) -> Tensor:
+        out = flat.new_zeros(*mask.shape, *flat.shape[1:])
+        out[mask] = flat
+        return out
+
+    return Descriptors(
+        values=laid_out(values),
+        mask=mask,
+        texts=texts,
+        shift=None if shift is None else laid_out(shift),
+        gain=None if gain is None else laid_out(gain),
+    )
+
+
+def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    for kind, d in head.kinds.items():
+        named = {"values": d.values, "mask": d.mask, "shift": d.shift, "gain": d.gain}
+        tensors |= {f"{kind}.{name}": t.contiguous().cpu() for name, t in named.items() if t is not None}
+    with atomic(place) as temporary:
+        save_file(tensors, temporary, metadata={"notices": json.dumps(notices)})
+
+
+def _read(
+    place: Path, pack: Pack, texts: dict[Kind, tuple[tuple[str, ...], ...]], backbone: Backbone, key: str
+) -> ClassHead | None:
+    from safetensors import SafetensorError, safe_open
+
+    if not place.is_file():
+        return None
+    device: Any = getattr(backbone, "device", "cpu")
+    try:
+        with safe_open(place, framework="pt") as file:
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+            notices: list[str] = json.loads((file.metadata() or {})["notices"])
+        kinds = {
+            kind: Descriptors(
+                values=tensors[f"{kind}.values"],
+                mask=tensors[f"{kind}.mask"],
+                texts=rows,
+                shift=tensors.get(f"{kind}.shift"),
+                gain=tensors.get(f"{kind}.gain"),
+            )
+            for kind, rows in texts.items()
+        }
+    except (SafetensorError, KeyError, ValueError):  # damaged: make it anew
+        place.unlink(missing_ok=True)
+        return None
+    backbone.notices.extend(notices)
+    return ClassHead(pack.names, kinds, backbone.logit_scale, key)
+
+

@@ -1,0 +1,105 @@
+"""What recognition says of one video: every class's probability, and the evidence behind each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ost.errors import UsageError
+from ost.recognition.match import Method, explain
+from ost.types import ClassHead, Evidence, FrameEmbeddings, Frames, Scores, Seconds
+
+
+class ClassScore(NamedTuple):
+    """One class's logit (mean over views) and probability (mean over views of the softmax)."""
+
+    name: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One recognised video.
+
+    Attributes:
+        path: the video as the user named it.
+        classes: every class, the likeliest first.
+        backbone: its name.
+        weights_hash, pack_hash: SHA-256 of the weights and of the pack, hexadecimal.
+        method, eps: how frames and descriptors were matched.
+        seconds: wall-clock time by part.
+        notices: what the user should know, one sentence each.
+        frames: the sampled frames, for the page.
+        embeddings: [V, T, D], one row a view.
+        head: the classes as they were matched.
+    """
+
+    path: str
+    classes: tuple[ClassScore, ...]
+    backbone: str
+    weights_hash: str
+    pack_hash: str
+    method: Method
+    eps: float
+    seconds: Seconds
+    notices: tuple[str, ...]
+    frames: Frames
+    embeddings: FrameEmbeddings
+    head: ClassHead
+
+    def __repr__(self) -> str:
+        best = self.classes[0]
+        return f"Prediction({self.path!r}: {best.name!r} {best.probability:.1%} of {len(self.classes)} classes)"
+
+    def top(self, count: int = 5) -> list[ClassScore]:
+        """The likeliest classes."""
+        return list(self.classes[:count])
+
+    def plan(self, name: str | None = None) -> Evidence:
+        """Similarity and transport plan of a class (by default the likeliest) for the central view.
+
+        Raises:
+            UsageError: there is no such class, or the video was matched by mean-pooling, which has no plan.
+        """
+        if self.method == "mean":
+            raise UsageError("mean-pool matching has no transport plan; recognise with the method ot")
+        middle = len(self.embeddings.values) // 2
+        return explain(self.embeddings, self.head, name or self.classes[0].name, clip=middle, eps=self.eps)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `--json` prints; times are seconds, None where the file tells none."""
+        return {
+            "path": self.path,
+            "backbone": self.backbone,
+            "weights": self.weights_hash,
+            "pack": self.pack_hash,
+            "times": [None if math.isnan(t) else t for t in self.frames.times],
+            "classes": [score._asdict() for score in self.classes],
+            "seconds": self.seconds.as_dict(),
+            "notices": list(self.notices),
+        }
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the page that shows why: one file that needs no network."""
+        from ost.recognition.report import save_page
+
+        save_page(self, path)
+
+
+def rank(scores: Scores) -> tuple[ClassScore, ...]:
+    """The classes of one video's views, likeliest first: softmax for each view, then the mean."""
+    probabilities = scores.logits.softmax(-1).mean(0)
+    logits = scores.logits.mean(0)
+    order = _descending(probabilities, logits)
+    return tuple(ClassScore(scores.names[a], logits[a].item(), probabilities[a].item()) for a in order)
+
+
+def _descending(probabilities: Tensor, logits: Tensor) -> list[int]:
+    # Probabilities of unlikely classes underflow to the same 0; their logits still differ.
+    values = list(zip(probabilities.tolist(), logits.tolist(), strict=True))
+    return sorted(range(len(values)), key=lambda a: values[a], reverse=True)

@@ -1,0 +1,155 @@
+"""The composition people use: a backbone and settings, videos in, predictions out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ost.backbones.base import Backbone
+from ost.descriptors.pack import Pack
+from ost.descriptors.spec import Spec, resolve
+from ost.errors import UsageError, VideoError
+from ost.recognition.embed import class_head, embed_frames
+from ost.recognition.match import BOTH, EPS, Method, match
+from ost.recognition.prediction import Prediction, rank
+from ost.types import ClassHead, Frames, Kind, Seconds
+from ost.video.decode import MIN_DECODED, Sampling, decode
+from ost.video.transform import view_preprocess
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How videos are sampled and matched.
+
+    Attributes:
+        frames: T, frames a clip.
+        clips, crops: views; clips shift the frames in time, 3 crops cover the long side.
+        sampling: "uniform" (exact) or "keyframes" (fast on long files).
+        min_decoded: share of a file's frames that must decode.
+        method: "ot", or "mean" for ViFi-CLIP's mean-pool matching with one prompt a class.
+        kinds: descriptors to match, for "ot".
+        eps: entropic weight of the transport.
+    """
+
+    frames: int = 32
+    clips: int = 1
+    crops: int = 1
+    sampling: Sampling = "uniform"
+    min_decoded: float = MIN_DECODED
+    method: Method = "ot"
+    kinds: tuple[Kind, ...] = BOTH
+    eps: float = EPS
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.clips < 1:
+            raise UsageError(f"frames and clips must be at least 1, not {self.frames} and {self.clips}")
+        if self.crops not in (1, 3):
+            raise UsageError(f"views can have 1 or 3 crops, not {self.crops}")
+        if self.method not in ("ot", "mean"):
+            raise UsageError(f"there is no matching {self.method!r}; use ot or mean")
+        if not self.kinds or not set(self.kinds) <= set(BOTH):
+            raise UsageError(f"kinds are spatial, temporal or both, not {', '.join(self.kinds) or 'none'}")
+        if not self.eps > 0:
+            raise UsageError(f"eps must be positive, not {self.eps}")
+
+    @property
+    def prompted(self) -> tuple[Kind, ...]:
+        """The kinds of prompts that the class head needs."""
+        return ("name",) if self.method == "mean" else self.kinds
+
+
+class Recognizer:
+    """A backbone and settings.
+
+    Args:
+        backbone: from `ost.backbones.load.load_backbone`.
+        settings: can be overridden call by call.
+    """
+
+    def __init__(self, backbone: Backbone, settings: Settings | None = None) -> None:
+        self.backbone = backbone
+        self.settings = settings or Settings()
+        self._heads: dict[tuple[str, tuple[Kind, ...]], ClassHead] = {}
+
+    def __repr__(self) -> str:
+        return f"Recognizer({self.backbone.name!r}, {self.settings})"
+
+    def recognize(self, video: str | Path, classes: Spec, **settings: Any) -> Prediction:
+        """Which of the classes one video shows.
+
+        Args:
+            video: a video file or a folder of frame images.
+            classes: a pack, class names, a file, or the name of a shipped pack.
+            settings: any of `Settings`, for this call.
+
+        Raises:
+            VideoError: the video cannot be used.
+            PackError: the classes cannot be used.
+        """
+        wanted = replace(self.settings, **settings)
+        return self._judge(self._decode(video, wanted), resolve(classes), wanted)
+
+    def recognize_all(
+        self, videos: Sequence[str | Path], classes: Spec, **settings: Any
+    ) -> Iterator[Prediction | VideoError]:
+        """Predictions in the order of the videos; one that fails gives its `VideoError` and stops nothing.
+
+        The next video is decoded while the towers look at this one.
+        """
+        wanted = replace(self.settings, **settings)
+        pack = resolve(classes)
+        self.head(pack, wanted)
+        with ThreadPoolExecutor(1, "decode") as pool:
+            coming: Future[Frames] | None = None
+            for i, video in enumerate(videos):
+                current = coming or pool.submit(self._decode, video, wanted)
+                after = videos[i + 1] if i + 1 < len(videos) else None
+                coming = pool.submit(self._decode, after, wanted) if after is not None else None
+                try:
+                    yield self._judge(current.result(), pack, wanted)
+                except VideoError as error:
+                    yield error
+
+    def head(self, pack: Pack, settings: Settings | None = None) -> ClassHead:
+        """The class head of a pack, made at most once."""
+        kinds = (settings or self.settings).prompted
+        key = (pack.hash, kinds)
+        if key not in self._heads:
+            self._heads[key] = class_head(self.backbone, pack, kinds)
+        return self._heads[key]
+
+    def _decode(self, video: str | Path, settings: Settings) -> Frames:
+        return decode(
+            video,
+            frames=settings.frames,
+            clips=settings.clips,
+            sampling=settings.sampling,
+            preprocess=view_preprocess(self.backbone.preprocess, settings.crops),
+            min_decoded=settings.min_decoded,
+        )
+
+    def _judge(self, frames: Frames, pack: Pack, settings: Settings) -> Prediction:
+        started = time.perf_counter()
+        head = self.head(pack, settings)
+        embeddings = embed_frames(self.backbone, frames, settings.crops)
+        embedded = time.perf_counter()
+        scores = match(embeddings, head, method=settings.method, kinds=settings.kinds, eps=settings.eps)
+        classes = rank(scores)
+        return Prediction(
+            path=frames.path,
+            classes=classes,
+            backbone=self.backbone.name,
+            weights_hash=self.backbone.weights_hash,
+            pack_hash=pack.hash,
+            method=settings.method,
+            eps=settings.eps,
+            seconds=Seconds(frames.seconds, embedded - started, time.perf_counter() - embedded),
+            notices=(*frames.notices, *pack.notices, *dict.fromkeys(self.backbone.notices)),
+            frames=frames,
+            embeddings=embeddings,
+            head=head,
+        )

@@ -1,0 +1,199 @@
+"""The nouns that pass between the parts: frozen, shapes and units stated.
+
+Symbols, here and everywhere: B clips (views of videos), T frames, A classes, N descriptors of one
+kind (padded to the longest class), D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Kind = Literal["spatial", "temporal", "name"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels become a tower's input; it belongs to the weights, not to the program.
+
+    Attributes:
+        size: side of the square the tower sees, in pixels.
+        resize: length of the short side before cropping, in pixels; None stretches the whole
+            frame to `size` x `size` instead ("squash").
+        interpolation: "bilinear" or "bicubic".
+        antialias: whether the filter widens when shrinking.
+        mean, std: per channel (red, green, blue), on pixels scaled to 0..1.
+    """
+
+    size: int
+    resize: int | None
+    interpolation: Literal["bilinear", "bicubic"]
+    antialias: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of a frame after resizing and before cropping, in pixels."""
+        if self.resize is None:
+            return self.size, self.size
+        short = min(width, height)
+        return max(self.resize, width * self.resize // short), max(self.resize, height * self.resize // short)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Sentences around names and descriptors; `{name}` and `{descriptor}` are filled in."""
+
+    spatial: str
+    temporal: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Sampled frames of one video, upright, 8-bit RGB.
+
+    Attributes:
+        pixels: uint8 array [T, H, W, 3]; with several clips, T = clips x frames a clip, clip by clip.
+        times: presentation time of each frame in seconds; nan where the file tells none.
+        path: the video as the user named it.
+        clips: how many clips T divides into.
+        decoded: number of frames that came out of the decoder or, where the file was not decoded
+            whole, that its index lists.
+        notices: what the user should know, one sentence each.
+        seconds: time spent, wall clock.
+    """
+
+    pixels: np.ndarray
+    times: tuple[float, ...]
+    path: str
+    clips: int = 1
+    decoded: int = 0
+    notices: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.pixels.shape))
+        return f"Frames({self.path!r}, pixels={shape}, clips={self.clips}, decoded={self.decoded})"
+
+
+@dataclass(frozen=True)
+class FrameEmbeddings:
+    """What the image tower says of each frame.
+
+    Attributes:
+        values: fp32 [B, T, D], each frame L2-normalised.
+        norms: fp32 [B, T], lengths before normalisation (mean-pool matching averages raw embeddings).
+        mask: bool [B, T], False where a clip has no such frame; None if all are there.
+    """
+
+    values: Tensor
+    norms: Tensor
+    mask: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"FrameEmbeddings({'x'.join(map(str, self.values.shape))})"
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """The embedded descriptors of one kind for all classes.
+
+    Attributes:
+        values: fp32 [A, N, D], each L2-normalised; rows beyond a class's own number are zero.
+        mask: bool [A, N], True where a class has that descriptor.
+        shift, gain: fp32 [A, N] or None; similarity = gain * (frame . descriptor - shift). CLIP needs
+            neither; a backbone whose descriptors are not equally near to everything gives both.
+        texts: the prompts as embedded, `texts[a][n]`.
+    """
+
+    values: Tensor
+    mask: Tensor
+    texts: tuple[tuple[str, ...], ...]
+    shift: Tensor | None = None
+    gain: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """All classes as the matching sees them: names, embedded descriptors, logit scale.
+
+    Attributes:
+        names: A class names, readable.
+        kinds: "spatial" and "temporal", or "name" alone for mean-pool matching.
+        logit_scale: s in the logits, already exponentiated (100 for CLIP).
+        hash: of weights, pack and prompts, hexadecimal; equal heads have equal hashes.
+    """
+
+    names: tuple[str, ...]
+    kinds: Mapping[Kind, Descriptors]
+    logit_scale: float
+    hash: str = ""
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{kind}={'x'.join(map(str, d.values.shape))}" for kind, d in self.kinds.items())
+        return f"ClassHead({len(self.names)} classes, {kinds})"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of clips against classes.
+
+    Attributes:
+        logits: fp32 [B, A].
+        names: A class names, in the order of the columns.
+    """
+
+    logits: Tensor
+    names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Scores({'x'.join(map(str, self.logits.shape))})"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why a clip got its score for one class: similarity and transport plan of each kind.
+
+    Attributes:
+        name: the class.
+        texts: per kind, the N prompts.
+        similarity: per kind, fp32 [T, N].
+        plan: per kind, fp32 [T, N]; rows sum to 1/T, columns to 1/N.
+        logit: the class's logit for this clip.
+    """
+
+    name: str
+    texts: Mapping[Kind, tuple[str, ...]]
+    similarity: Mapping[Kind, Tensor]
+    plan: Mapping[Kind, Tensor]
+    logit: float
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall-clock seconds of one recognition, by part."""
+
+    decoding: float = 0.0
+    towers: float = 0.0
+    matching: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """Part -> seconds, rounded to 0.1 ms."""
+        return {part: round(getattr(self, part), 4) for part in ("decoding", "towers", "matching")}
+
+
+@dataclass(frozen=True)
+class Notices:
+    """Collects notices while something is built; shared by reference on purpose."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)

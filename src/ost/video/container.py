@@ -1,0 +1,134 @@
+"""FFmpeg's containers and decoders, opened so that no file can make them read another or run away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ost.errors import VideoError
+from ost.video.picture import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+MAX_THREADS = 8  # each holds frames of its own
+STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
+# Containers without an index (MPEG) land off the wanted keyframe: search from that many seconds before it.
+LEADS = (0, 5, 30)
+# Formats that name other files or addresses, and those that make pictures of text.
+PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
+TEXTS = "tty bin xbin adf idf"
+
+
+@contextmanager
+def opened(name: str, place: Path) -> Generator[tuple[InputContainer, VideoStream]]:
+    """The container and its first video stream; FFmpeg's errors become a `VideoError`."""
+    import av
+    from av.error import FFmpegError
+
+    limits = {"max_pixels": str(MAX_PIXELS)}
+    try:
+        with av.open(
+            f"file:{place}",
+            mode="r",
+            metadata_errors="replace",
+            container_options={"protocol_whitelist": "file", "format_whitelist": _formats()},
+            options=limits,
+            timeout=STUCK_SECONDS,
+        ) as container:
+            stream = _video_stream(container)
+            if stream is None:
+                raise VideoError(name, "it has no video stream that can be decoded")
+            stream.codec_context.options = limits
+            stream.codec_context.thread_count = min(MAX_THREADS, (os.cpu_count() or 1) + 1)
+            yield container, stream
+    except FFmpegError as error:
+        raise VideoError(name, f"it is not a video that can be read ({_cause(error)})") from error
+    except (MemoryError, OverflowError) as error:
+        raise VideoError(name, "its header asks for more memory than any video needs") from error
+
+
+def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+    """Frames in order of presentation; broken packets and frames marked corrupt are left out."""
+    from av.error import FFmpegError
+
+    try:
+        for packet in packets:
+            yield from decode_packet(packet)
+    except FFmpegError:
+        return
+
+
+def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:
+    """The frames that a packet brings out of the decoder, none if it is broken."""
+    from av.error import FFmpegError
+
+    try:
+        return [frame for frame in packet.decode() if not frame.is_corrupt]
+    except FFmpegError:
+        return []
+
+
+def packets_from(
+    container: InputContainer, stream: VideoStream, keyframe: int
+) -> Iterator[Packet[VideoStream]]:
+    """Packets from the keyframe of that presentation time on; none if seeking does not find it."""
+    for lead in LEADS:
+        container.seek(keyframe - _ticks(stream, lead), stream=stream, backward=True)
+        packets = container.demux(stream)
+        for packet in packets:
+            if packet.pts == keyframe:
+                return chain([packet], packets)
+            if packet.is_keyframe and packet.pts is not None and packet.pts > keyframe:
+                break
+    return iter(())
+
+
+def keyframe_packet(container: InputContainer, stream: VideoStream, pts: int) -> Packet[VideoStream] | None:
+    """The last keyframe at or before that presentation time; the first after it if there is none."""
+    from av.format import Flags
+
+    indexed = not container.format.flags & Flags.ts_discont.value
+    lead = 0 if indexed else _ticks(stream, LEADS[1])
+    container.seek(pts - lead, stream=stream, backward=True)
+    best = None
+    for packet in container.demux(stream):
+        if packet.is_keyframe and packet.size:
+            if best is not None and packet.pts is not None and packet.pts > pts:
+                break
+            best = packet
+            if indexed:
+                break
+    return best
+
+
+def _ticks(stream: VideoStream, seconds: float) -> int:
+    return int(seconds / stream.time_base) if stream.time_base else 0
+
+
+@cache
+def _formats() -> str:
+    import av
+
+    return ",".join(sorted(av.formats_available - {*PLAYLISTS.split(), *TEXTS.split()}))
+
+
+def _video_stream(container: InputContainer) -> VideoStream | None:
+    """The first that is a film: the cover picture of a song is a video stream too."""
+    from av.stream import Disposition
+
+    streams = (s for s in container.streams.video if s.codec_context)
+    return next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
+
+
+def _cause(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.splitlines()[0][:120].lower()

@@ -1,0 +1,80 @@
+"""A folder of frame images, in the order of their numbers, read like a video."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ost.errors import VideoError
+from ost.types import Frames, Preprocess
+from ost.video.picture import MAX_PIXELS, scaled_rgb
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+def frame_images(folder: Path) -> list[Path]:
+    """The images directly in a folder, sorted so that frame_10 follows frame_9."""
+    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    return sorted(images, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
+
+
+def read_folder(
+    folder: Path, pick: Callable[[int], list[int]], preprocess: Preprocess | None, min_decoded: float
+) -> Frames:
+    """Frames of a folder of images; images that cannot be read are left out and counted.
+
+    Raises:
+        VideoError: there are no images, or too few can be read.
+    """
+    try:
+        images = frame_images(folder)
+    except PermissionError as error:
+        raise VideoError(folder, "no permission to read it") from error
+    if not images:
+        raise VideoError(folder, "the folder holds no frame images")
+    left, pictures = list(images), dict[Path, np.ndarray]()
+    while left:
+        chosen = [left[i] for i in pick(len(left))]
+        broken: set[Path] = set()
+        for path in dict.fromkeys(chosen):
+            if path not in pictures:
+                picture = _read_image(path, preprocess)
+                if picture is None:
+                    broken.add(path)
+                else:
+                    pictures[path] = picture
+        if not broken:
+            break
+        left = [path for path in left if path not in broken]
+    if len(left) < max(1, min_decoded * len(images)):
+        raise VideoError(folder, f"only {len(left)} of {len(images)} frame images can be read")
+    notices = () if len(left) == len(images) else (f"{len(left)} of {len(images)} frame images can be read",)
+    stack = [pictures[left[i]] for i in pick(len(left))]
+    if len({picture.shape for picture in stack}) > 1:
+        raise VideoError(folder, "its frame images differ in size")
+    return Frames(
+        pixels=np.stack(stack),
+        times=(math.nan,) * len(stack),
+        path=str(folder),
+        decoded=len(left),
+        notices=notices,
+    )
+
+
+def _read_image(path: Path, preprocess: Preprocess | None) -> np.ndarray | None:
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return None
+                return scaled_rgb(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), preprocess)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
