@@ -6,13 +6,16 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
+
+from ost.errors import OstError
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+def atomic(path: str | Path) -> Generator[Path, None, None]:
+    """A temporary path beside `path`: takes its place if the block ends well, else vanishes."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -57,3 +60,16 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("ost", appauthor=False))
+
+
+def package_file(package: str, inside: str) -> Path:
+    """A data file of an installed package, found without importing the package.
+
+    Raises:
+        OstError: the package or the file is not installed.
+    """
+    spec = find_spec(package)
+    file = Path(spec.origin).parent / inside if spec and spec.origin else None
+    if file is None or not file.is_file():
+        raise OstError(f"the file {inside} of the package {package} is not installed; reinstall ost-video")
+    return file

@@ -37,7 +37,7 @@ def cpu_has_fast_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
     import torch
 
-    features: dict[str, object] = torch.cpu.get_capabilities()
+    features = torch.cpu.get_capabilities()
     return any(bool(features.get(name)) for name in ("avx512_bf16", "amx_tile", "amx_bf16"))
 
 

@@ -7,7 +7,7 @@ kind (padded to the longest class), D embedding width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -186,14 +186,3 @@ class Seconds:
     def as_dict(self) -> dict[str, float]:
         """Part -> seconds, rounded to 0.1 ms."""
         return {part: round(getattr(self, part), 4) for part in ("decoding", "towers", "matching")}
-
-
-@dataclass(frozen=True)
-class Notices:
-    """Collects notices while something is built; shared by reference on purpose."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def __call__(self, line: str) -> None:
-        if line not in self.lines:
-            self.lines.append(line)

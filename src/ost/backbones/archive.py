@@ -45,7 +45,9 @@ class _Settings(dict[str, Any]):
     def __setstate__(self, state: object) -> None:
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, dict):
-                self.update((k, v) for k, v in cast(dict[str, Any], part).items() if not str(k).startswith("__"))
+                self.update(
+                    (k, v) for k, v in cast(dict[str, Any], part).items() if not str(k).startswith("__")
+                )
 
 
 class _Module:
@@ -131,7 +133,9 @@ def _read_zip(path: Path) -> object:
         prefix = record.removesuffix("data.pkl")
         order = f"{prefix}byteorder"
         if order in entries and archive.read(order).strip() != b"little":
-            raise WeightsError(f"{path}: was written on a big-endian machine; convert it there to safetensors")
+            raise WeightsError(
+                f"{path}: was written on a big-endian machine; convert it there to safetensors"
+            )
         with archive.open(record) as stream:
             unpickler = _ZipUnpickler(stream, path, prefix, entries)
             content = unpickler.load()
@@ -177,7 +181,9 @@ class _ZipUnpickler(_Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): _tensor,
             ("torch._utils", "_rebuild_tensor"): _tensor,
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-            ("torch._tensor", "_rebuild_from_type_v2"): lambda _make, _type, arguments, _state: _tensor(*arguments),
+            ("torch._tensor", "_rebuild_from_type_v2"): lambda _make, _type, arguments, _state: _tensor(
+                *arguments
+            ),
         }
 
 

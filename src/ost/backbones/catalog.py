@@ -9,7 +9,10 @@ from ost.catalog import Catalog
 from ost.types import Preprocess, Templates
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255)
+IMAGENET_MEAN, IMAGENET_STD = (
+    (123.675 / 255, 116.28 / 255, 103.53 / 255),
+    (58.395 / 255, 57.12 / 255, 57.375 / 255),
+)
 HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 # OST's own (the spatial one leaves the class name out on purpose); the name template is ViFi-CLIP's.
@@ -97,12 +100,16 @@ def _openai(name: str, repo: str, size: int = 224) -> BackboneSpec:
 
 def _pe(name: str, size: int, context: int = 32) -> BackboneSpec:
     file = open_clip_file(f"timm/{name}")
-    return BackboneSpec(name, file, squash(size, "bilinear"), context, "Apache-2.0", "Meta Perception Encoder")
+    return BackboneSpec(
+        name, file, squash(size, "bilinear"), context, "Apache-2.0", "Meta Perception Encoder"
+    )
 
 
 def _siglip2(name: str, size: int) -> BackboneSpec:
     file = open_clip_file(f"timm/{name}")
-    return BackboneSpec(name, file, squash(size, "bicubic"), 64, "Apache-2.0", "Google SigLIP 2, multilingual")
+    return BackboneSpec(
+        name, file, squash(size, "bicubic"), 64, "Apache-2.0", "Google SigLIP 2, multilingual"
+    )
 
 
 def _mobileclip2(name: str, size: int, clip_pixels: bool) -> BackboneSpec:
@@ -165,7 +172,9 @@ def _few_shot() -> dict[str, PublishedWeights]:
             path = f"few_shot/{data}/k{shots}_few_shot_{data}_OST"
             note = f"{shots} clips a class of {title}"
             entries[f"ost/{data}-{shots}shot"] = _ost(path, f"{note}, from CLIP")
-            entries[f"ost/{data}-{shots}shot-k400"] = _ost(f"{path}_k400_ft", f"{note}, from the K400 weights")
+            entries[f"ost/{data}-{shots}shot-k400"] = _ost(
+                f"{path}_k400_ft", f"{note}, from the K400 weights"
+            )
     return entries
 
 

@@ -137,7 +137,9 @@ class ClipBackbone:
             tokenizer: Any = get_tokenizer(self._name) if self._name else SimpleTokenizer()
         except OSError as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:120]
-            raise WeightsError(f"{self.name}: its tokenizer cannot be fetched from the hub ({reason})") from error
+            raise WeightsError(
+                f"{self.name}: its tokenizer cannot be fetched from the hub ({reason})"
+            ) from error
         if isinstance(tokenizer, SimpleTokenizer):
             return tokenizer, lambda text: len(tokenizer.encode(text)) + 2
         return tokenizer, lambda text: len(tokenizer.tokenizer(text).input_ids)

@@ -92,7 +92,9 @@ class EfficientNetLite2(nn.Module):
         """The network with the tensors of a state dict, taken in order."""
         with torch.device("meta"):
             network = cls()
-        network.to_empty(device="cpu")  # torch's own memory layout; the file's costs the last bits of a product
+        network.to_empty(
+            device="cpu"
+        )  # torch's own memory layout; the file's costs the last bits of a product
         names = list(network.state_dict())
         network.load_state_dict(dict(zip(names, state.values(), strict=True)))
         return network.eval()

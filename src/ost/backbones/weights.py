@@ -74,7 +74,9 @@ class Weights:
 
     def __repr__(self) -> str:
         count = sum(tensor.numel() for tensor in self.state.values())
-        return f"Weights({self.origin}, {len(self.state)} tensors, {count / 1e6:.1f}M numbers, {self.hash[:12]})"
+        return (
+            f"Weights({self.origin}, {len(self.state)} tensors, {count / 1e6:.1f}M numbers, {self.hash[:12]})"
+        )
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -98,7 +100,9 @@ def read_weights(path: str | Path) -> Weights:
         raise WeightsError(f"{place}: holds a {type(content).__name__}, not weights")
     entries = cast(dict[str, Any], content)
     nested = next((key for key in ("model", "state_dict") if isinstance(entries.get(key), dict)), None)
-    training = {k: v for k, v in entries.items() if k in ("epoch", "max_accuracy", "config")} if nested else {}
+    training = (
+        {k: v for k, v in entries.items() if k in ("epoch", "max_accuracy", "config")} if nested else {}
+    )
     state = cast(dict[str, Any], entries[nested]) if nested else entries
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -222,7 +226,9 @@ def blend(original: Weights, tuned: Weights, ratio: float) -> Weights:
     if not 0 <= ratio <= 1:
         raise WeightsError(f"blend is a share between 0 and 1, not {ratio}")
     account(original.state, tuned.state, "blend: the original")
-    state = {name: torch.lerp(t.float(), original.state[name].float(), ratio) for name, t in tuned.state.items()}
+    state = {
+        name: torch.lerp(t.float(), original.state[name].float(), ratio) for name, t in tuned.state.items()
+    }
     return replace(tuned, state=state, hash=text_hash(original.hash, tuned.hash, repr(float(ratio))))
 
 

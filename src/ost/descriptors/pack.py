@@ -104,7 +104,9 @@ class Pack:
         wanted = list(names)
         missing = [name for name in wanted if self.find(name) is None]
         if missing:
-            raise PackError(f"pack {self.name!r} has no class {_list(missing)}; see ost packs show {self.name}")
+            raise PackError(
+                f"pack {self.name!r} has no class {_list(missing)}; see ost packs show {self.name}"
+            )
         classes = tuple(cast(PackClass, self.find(name)) for name in wanted)
         return Pack(self.name, classes, self.licence, self.provenance)
 
@@ -158,7 +160,9 @@ def parse_pack(data: object, where: str) -> Pack:
         item = _object(entry, _CLASS_FIELDS, spot)
         name = _text(item.get("name"), f"{spot}: name")
         label = _text(item["label"], f"{spot}: label") if item.get("label") is not None else None
-        kinds = [_texts(item.get(kind, []), f"{where}: class {name!r}: {kind}") for kind in ("spatial", "temporal")]
+        kinds = [
+            _texts(item.get(kind, []), f"{where}: class {name!r}: {kind}") for kind in ("spatial", "temporal")
+        ]
         classes.append(PackClass(name, kinds[0], kinds[1], label))
     name = _text(top.get("name"), f"{where}: name")
     licence = top.get("licence", "")
@@ -184,7 +188,9 @@ def _object(data: object, fields: set[str], where: str) -> dict[str, object]:
         raise PackError(f"{where}: must be an object, is {type(data).__name__}")
     entries = cast(dict[str, object], data)
     if unknown := set(entries) - fields:
-        raise PackError(f"{where}: unknown field {_list(sorted(unknown))}; known are {', '.join(sorted(fields))}")
+        raise PackError(
+            f"{where}: unknown field {_list(sorted(unknown))}; known are {', '.join(sorted(fields))}"
+        )
     return entries
 
 

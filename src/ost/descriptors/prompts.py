@@ -5,6 +5,7 @@ from __future__ import annotations
 from ost.descriptors.pack import PackClass
 from ost.types import Kind, Templates
 
+
 def prompts(item: PackClass, kind: Kind, templates: Templates) -> tuple[str, ...]:
     """The prompts of one class and kind; a class without descriptors of that kind has its name alone."""
     descriptors: tuple[str, ...] = () if kind == "name" else getattr(item, kind)

@@ -72,7 +72,12 @@ def import_authors(spatial: str | Path, temporal: str | Path, labels: str | Path
     names = _read_list(Path(labels))
     kinds = [_read_numbered(Path(path), len(names)) for path in (spatial, temporal)]
     classes = [
-        {"name": readable(label), **({"label": label} if readable(label) != label else {}), "spatial": s, "temporal": t}
+        {
+            "name": readable(label),
+            **({"label": label} if readable(label) != label else {}),
+            "spatial": s,
+            "temporal": t,
+        }
         for label, s, t in zip(names, *kinds, strict=True)
     ]
     provenance = {"method": "imported from the format of the OST authors"}

@@ -19,6 +19,8 @@ from ost.files import atomic, cache_folder, text_hash
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind
 from ost.video.transform import transform
 
+Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
+
 LAYOUT = "1"  # of the files in the cache; a new number leaves old ones unread
 
 
@@ -31,7 +33,9 @@ def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmb
     views = transform(frames, backbone.preprocess, crops)
     raw = backbone.embed_frames(views.flatten(0, 1)).unflatten(0, views.shape[:2])
     if not bool(torch.isfinite(raw).all()):
-        raise VideoError(frames.path, "the image tower gives numbers that are not finite for it; try --dtype fp32")
+        raise VideoError(
+            frames.path, "the image tower gives numbers that are not finite for it; try --dtype fp32"
+        )
     return FrameEmbeddings(values=normalize(raw, dim=-1), norms=raw.norm(dim=-1))
 
 
@@ -44,20 +48,22 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
         kinds: which prompts to embed.
         cache: read and write `cache_folder()/heads`.
     """
-    texts = {kind: tuple(prompts(item, kind, backbone.templates) for item in pack.classes) for kind in kinds}
+    texts: Prompts = {
+        kind: tuple(prompts(item, kind, backbone.templates) for item in pack.classes) for kind in kinds
+    }
     key = _key(backbone, pack, texts)
     place = cache_folder() / "heads" / f"{key}.safetensors"
     head = _read(place, pack, texts, backbone, key) if cache else None
     if head is None:
         before = len(backbone.notices)
-        embedded = {kind: _embed(backbone, texts[kind]) for kind in kinds}
+        embedded: dict[Kind, Descriptors] = {kind: _embed(backbone, texts[kind]) for kind in kinds}
         head = ClassHead(pack.names, embedded, backbone.logit_scale, key)
         if cache:
             _write(place, head, backbone.notices[before:])
     return head
 
 
-def _key(backbone: Backbone, pack: Pack, texts: dict[Kind, tuple[tuple[str, ...], ...]]) -> str:
+def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
     what = json.dumps([list(pack.names), texts], sort_keys=True)
     return text_hash(LAYOUT, backbone.weights_hash, backbone.precision, what)
 
@@ -94,9 +100,7 @@ def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
         save_file(tensors, temporary, metadata={"notices": json.dumps(notices)})
 
 
-def _read(
-    place: Path, pack: Pack, texts: dict[Kind, tuple[tuple[str, ...], ...]], backbone: Backbone, key: str
-) -> ClassHead | None:
+def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str) -> ClassHead | None:
     from safetensors import SafetensorError, safe_open
 
     if not place.is_file():
@@ -106,7 +110,7 @@ def _read(
         with safe_open(place, framework="pt") as file:
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
             notices: list[str] = json.loads((file.metadata() or {})["notices"])
-        kinds = {
+        kinds: dict[Kind, Descriptors] = {
             kind: Descriptors(
                 values=tensors[f"{kind}.values"],
                 mask=tensors[f"{kind}.mask"],
@@ -121,5 +125,3 @@ def _read(
         return None
     backbone.notices.extend(notices)
     return ClassHead(pack.names, kinds, backbone.logit_scale, key)
-
-

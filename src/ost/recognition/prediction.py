@@ -54,7 +54,9 @@ class Prediction:
 
     def __repr__(self) -> str:
         best = self.classes[0]
-        return f"Prediction({self.path!r}: {best.name!r} {best.probability:.1%} of {len(self.classes)} classes)"
+        return (
+            f"Prediction({self.path!r}: {best.name!r} {best.probability:.1%} of {len(self.classes)} classes)"
+        )
 
     def top(self, count: int = 5) -> list[ClassScore]:
         """The likeliest classes."""
@@ -101,5 +103,7 @@ def rank(scores: Scores) -> tuple[ClassScore, ...]:
 
 def _descending(probabilities: Tensor, logits: Tensor) -> list[int]:
     # Probabilities of unlikely classes underflow to the same 0; their logits still differ.
-    values = list(zip(probabilities.tolist(), logits.tolist(), strict=True))
-    return sorted(range(len(values)), key=lambda a: values[a], reverse=True)
+    keyed = sorted(
+        zip(probabilities.tolist(), logits.tolist(), range(len(logits)), strict=True), reverse=True
+    )
+    return [a for _, _, a in keyed]

@@ -1,0 +1,46 @@
+"""Which videos a user means by a list of files and folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ost.errors import UsageError
+from ost.video.folder import frame_images
+
+VIDEOS = {
+    *(".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
+    *(".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
+
+
+def find_videos(places: Iterable[str | Path]) -> list[str]:
+    """Files as named; for a folder every video below it, or the folder itself if it holds frame images.
+
+    A file named by the user is taken whatever its ending; in a folder the ending decides. Order is that of
+    `places`, then of names; a video named twice is taken once.
+
+    Raises:
+        UsageError: a folder holds neither videos nor frame images.
+    """
+    found: dict[str, None] = {}
+    for place in places:
+        path = Path(place)
+        if not path.is_dir():
+            found[str(place)] = None
+            continue
+        below = list(_videos_below(path))
+        if not below:
+            raise UsageError(f"{place}: the folder holds neither videos nor frame images")
+        found |= dict.fromkeys(below)
+    return list(found)
+
+
+def _videos_below(folder: Path) -> Iterable[str]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        videos = sorted(name for name in files if Path(name).suffix.lower() in VIDEOS and name[0] != ".")
+        if not videos and frame_images(Path(place)):
+            yield place
+        yield from (str(Path(place, name)) for name in videos)
