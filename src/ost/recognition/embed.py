@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,8 @@ def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
     for kind, d in head.kinds.items():
         named = {"values": d.values, "mask": d.mask, "shift": d.shift, "gain": d.gain}
         tensors |= {f"{kind}.{name}": t.contiguous().cpu() for name, t in named.items() if t is not None}
-    with atomic(place) as temporary:
+    # A cache that cannot be written only means embedding again next time.
+    with contextlib.suppress(OSError), atomic(place) as temporary:
         save_file(tensors, temporary, metadata={"notices": json.dumps(notices)})
 
 
@@ -120,8 +122,7 @@ def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str)
             )
             for kind, rows in texts.items()
         }
-    except (SafetensorError, KeyError, ValueError):  # damaged: make it anew
-        place.unlink(missing_ok=True)
+    except (SafetensorError, KeyError, ValueError, OSError):  # damaged: make it anew
         return None
     backbone.notices.extend(notices)
     return ClassHead(pack.names, kinds, backbone.logit_scale, key)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ost.errors import UsageError
+from ost.errors import TransportError, UsageError
 from ost.transport import score
 from ost.types import ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, Scores
 
@@ -49,7 +49,7 @@ def match(
 
     Raises:
         UsageError: the head lacks a kind that is asked for, or the widths differ.
-        TransportError: an embedding is not finite.
+        TransportError: an embedding that takes part is not finite.
     """
     needed: tuple[Kind, ...] = ("name",) if method == "mean" else tuple(kinds)
     _check(frames, head, needed)
@@ -71,7 +71,7 @@ def explain(
     """
     if name not in head.names:
         raise UsageError(f"there is no class {name!r} among the {len(head.names)} that were recognised")
-    kinds = tuple(kind for kind in BOTH if kind in head.kinds)
+    kinds: list[Kind] = [kind for kind in BOTH if kind in head.kinds]
     _check(frames, head, kinds or BOTH)
     a = head.names.index(name)
     rows = frames.mask[clip] if frames.mask is not None else slice(None)
@@ -105,8 +105,10 @@ def _kind_scores(frames: FrameEmbeddings, descriptors: Descriptors, eps: float) 
     parts: list[Tensor] = []
     for classes in _chunks(frames, descriptors):
         sim = similarity(frames.values, descriptors, classes)
-        masks = {"frame_mask": frame_mask, "descriptor_mask": descriptors.mask[classes]}
-        parts.append(score(sim, eps, **masks) + score(sim, math.inf, **masks))
+        mask = descriptors.mask[classes]
+        transported = score(sim, eps, frame_mask=frame_mask, descriptor_mask=mask)
+        pooled = score(sim, math.inf, frame_mask=frame_mask, descriptor_mask=mask)
+        parts.append(transported + pooled)
     return torch.cat(parts, dim=1)
 
 
@@ -118,8 +120,10 @@ def _chunks(frames: FrameEmbeddings, descriptors: Descriptors) -> Iterator[slice
 
 
 def _mean_pool(frames: FrameEmbeddings, names: Descriptors) -> Tensor:
-    weights = frames.norms if frames.mask is None else frames.norms * frames.mask
-    pooled = normalize((frames.values * weights[..., None]).sum(1), dim=-1)
+    raw = frames.values * frames.norms[..., None]
+    if frames.mask is not None:
+        raw = torch.where(frames.mask[..., None], raw, 0.0)
+    pooled = normalize(raw.sum(1), dim=-1)
     return similarity(pooled[:, None, :], names)[:, :, 0, 0]
 
 
@@ -137,3 +141,18 @@ def _check(frames: FrameEmbeddings, head: ClassHead, kinds: Sequence[Kind]) -> N
                 f"frames are {frames.values.shape[-1]} wide and {kind} descriptors {width}; "
                 "use one backbone for both"
             )
+    _check_finite(frames, head, kinds)
+
+
+def _check_finite(frames: FrameEmbeddings, head: ClassHead, kinds: Sequence[Kind]) -> None:
+    bad = ~torch.isfinite(frames.values * frames.norms[..., None]).all(-1)
+    if frames.mask is not None:
+        bad &= frames.mask
+    if bool(bad.any()):
+        clip, frame = bad.nonzero()[0].tolist()
+        raise TransportError(f"frames: the embedding of frame {frame} of clip {clip} is not finite")
+    for kind in kinds:
+        bad = ~torch.isfinite(head.kinds[kind].values).all(-1) & head.kinds[kind].mask
+        if bool(bad.any()):
+            a, n = bad.nonzero()[0].tolist()
+            raise TransportError(f"class {head.names[a]!r}: its {kind} embedding {n} is not finite")

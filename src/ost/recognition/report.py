@@ -1,0 +1,298 @@
+"""The page that shows why: one HTML file that needs neither network nor script.
+
+What strangers wrote (names, descriptors, paths, notices) reaches the page through jinja2's escaping and no
+other way; the page's content security policy forbids scripts and foreign addresses besides.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from torch import Tensor
+
+from ost.backbones.catalog import CLIP_TEMPLATES, PLAIN_TEMPLATES
+from ost.files import write_text
+from ost.recognition.match import similarity
+from ost.types import Evidence, Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ost.recognition.prediction import ClassScore, Prediction
+
+LISTED = 12  # classes with bars and evidence
+SHORT_SIDE, LONG_SIDE, QUALITY = 160, 640, 75  # of the pictures, in pixels, and of their JPEG
+STEPS = 6  # colours on either side of the even share
+LEAST_RANGE = 1.05  # a plan within 5% of uniform is not blown up to look like more
+SHEET = 10  # up to so many frames are shown whole above the heat maps and need no contact sheet
+
+
+class Picture(NamedTuple):
+    """A frame: JPEG as a data URI, its full label ("3.2 s", "frame 4") and a short one for the axis."""
+
+    uri: str
+    label: str
+    short: str
+
+
+class Cell(NamedTuple):
+    """A plan's entry over the uniform one, and its colour: 0 to 2 * STEPS, the even share in the middle."""
+
+    ratio: float
+    level: int
+
+
+class Row(NamedTuple):
+    """A descriptor: text after its kind's common start, mean similarity, cells, index of the largest."""
+
+    text: str
+    fit: float
+    cells: list[Cell]
+    peak: int | None
+
+
+@dataclass(frozen=True)
+class KindView:
+    """One kind of descriptors of one class.
+
+    Attributes:
+        kind: spatial, temporal or name.
+        texts: the prompts, whole.
+        prefix: words that all of them begin with, or nothing.
+        rows: the heat map; none where there is no plan worth showing.
+        line, rival: the charts' points, x in frames and y from 0 (top) to 100.
+        low, high: the least and the largest similarity on `line`.
+        mean, weighted: similarity averaged evenly and by the plan; `weighted` is None without a plan.
+    """
+
+    kind: Kind
+    texts: tuple[str, ...]
+    prefix: str
+    rows: list[Row]
+    line: list[tuple[float, float]]
+    rival: list[tuple[float, float]]
+    low: float
+    high: float
+    mean: float
+    weighted: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The evidence for one class.
+
+    Attributes:
+        score: its name, logit and probability.
+        rival: the class it is compared with, None if it is alone.
+        kinds: one view a kind.
+        ticks: the charts' grid, labels and heights from 0 (top) to 100.
+        limit: the ratio at the strong end of the colours; its inverse is at the weak end.
+        alone: it was matched by its name, for want of descriptors.
+    """
+
+    score: ClassScore
+    rival: str | None
+    kinds: list[KindView]
+    ticks: list[tuple[str, float]]
+    limit: float
+    alone: bool
+
+
+def save_page(prediction: Prediction, path: str | Path) -> None:
+    """Write the page of a prediction, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_text(path, render_page(prediction))
+
+
+def render_page(prediction: Prediction) -> str:
+    """The page of a prediction: one HTML document without script and without any foreign address."""
+    views, length, _ = prediction.embeddings.values.shape
+    crops = max(1, views // prediction.frames.clips)
+    clip, crop = divmod(views // 2, crops)
+    timed = not any(map(math.isnan, prediction.frames.times))
+    pictures = _pictures(prediction, clip * length, timed)
+    environment = Environment(
+        loader=PackageLoader("ost.recognition", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["number"] = _number
+    page = environment.get_template("page.html.j2").render(
+        prediction=prediction,
+        name=PurePath(prediction.path).name or prediction.path,
+        version=version("ost-video"),
+        pictures=pictures,
+        sheet=len(pictures) > SHEET,
+        every=2 if max(len(picture.short) for picture in pictures) > 4 and len(pictures) > 2 * SHEET else 1,
+        timed=timed,
+        aspect=prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1],
+        panels=_panels(prediction),
+        levels=2 * STEPS + 1,
+        view={"count": views, "clips": prediction.frames.clips, "crops": crops, "clip": clip, "crop": crop},
+    )
+    # A path may hold bytes that are no UTF-8; Python carries them as lone surrogates.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _pictures(prediction: Prediction, start: int, timed: bool) -> list[Picture]:
+    """The frames of the clip that begins at `start`, those that the central view has."""
+    embeddings = prediction.embeddings
+    present = [True] * embeddings.values.shape[1]
+    if embeddings.mask is not None:
+        present = embeddings.mask[len(embeddings.values) // 2].tolist()
+    chosen = [start + t for t, there in enumerate(present) if there]
+    made: list[Picture] = []
+    for n, i in enumerate(chosen, start=1):
+        label, short = _clock(prediction.frames.times[i]) if timed else (f"frame {n}", str(n))
+        made.append(Picture(_jpeg(prediction.frames.pixels[i]), label, short))
+    return made
+
+
+def _clock(seconds: float) -> tuple[str, str]:
+    """Seconds in words and for the axis; from 100 on the axis has minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{seconds:.1f} s", f"{seconds:.1f}" if seconds < 99.95 else f"{minutes}:{rest:02d}"
+
+
+def _jpeg(pixels: np.ndarray) -> str:
+    image = Image.fromarray(pixels)
+    scale = min(1.0, SHORT_SIDE / min(image.size), LONG_SIDE / max(image.size))
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _panels(prediction: Prediction) -> list[Panel]:
+    """Evidence for the likeliest classes: the first against the second, the others against the first."""
+    scores = prediction.top(LISTED)
+    evidence = [_evidence(prediction, score.name) for score in scores]
+    panels: list[Panel] = []
+    for i, (score, own) in enumerate(zip(scores, evidence, strict=True)):
+        other = (1 if i == 0 else 0) if len(scores) > 1 else None
+        panels.append(_panel(score, own, None if other is None else evidence[other]))
+    return panels
+
+
+def _evidence(prediction: Prediction, name: str) -> Evidence:
+    """The central view's evidence; mean-pool matching has similarities but no plan."""
+    if prediction.method != "mean":
+        return prediction.plan(name)
+    a = prediction.head.names.index(name)
+    middle = len(prediction.embeddings.values) // 2
+    descriptors = prediction.head.kinds["name"]
+    values = prediction.embeddings.values[middle : middle + 1]
+    sim = similarity(values, descriptors, slice(a, a + 1))[0, 0]
+    if prediction.embeddings.mask is not None:
+        sim = sim[prediction.embeddings.mask[middle]]
+    logit = prediction.head.logit_scale * sim.mean().item()
+    return Evidence(name, {"name": descriptors.texts[a]}, {"name": sim}, {}, logit)
+
+
+def _panel(score: ClassScore, own: Evidence, rival: Evidence | None) -> Panel:
+    both = [own] if rival is None else [own, rival]
+    curves = [evidence.similarity[kind].mean(1) for evidence in both for kind in evidence.similarity]
+    bottom, top, ticks = _axis(min(c.min().item() for c in curves), max(c.max().item() for c in curves))
+    ratios = {kind: plan * plan.numel() for kind, plan in own.plan.items() if plan.shape[1] > 1}
+    limit = max([LEAST_RANGE, *(r.max().item() for r in ratios.values())])
+    kinds: list[KindView] = []
+    for kind, sim in own.similarity.items():
+        prefix = _common_start(own.texts[kind])
+        curve = sim.mean(1)
+        kinds.append(
+            KindView(
+                kind=kind,
+                texts=own.texts[kind],
+                prefix=prefix,
+                rows=_rows(own, kind, len(prefix), limit) if kind in ratios else [],
+                line=_points(curve, bottom, top),
+                rival=[] if rival is None else _points(rival.similarity[kind].mean(1), bottom, top),
+                low=curve.min().item(),
+                high=curve.max().item(),
+                mean=sim.mean().item(),
+                weighted=(own.plan[kind] * sim).sum().item() if kind in ratios else None,
+            )
+        )
+    return Panel(score, None if rival is None else rival.name, kinds, ticks, limit, _by_name(own))
+
+
+def _rows(evidence: Evidence, kind: Kind, skip: int, limit: float) -> list[Row]:
+    """The heat map of one kind, the first `skip` characters of its texts left out."""
+    ratios = evidence.plan[kind] * evidence.plan[kind].numel()
+    fits: list[float] = evidence.similarity[kind].mean(0).tolist()
+    rows: list[Row] = []
+    for text, fit, column in zip(evidence.texts[kind], fits, ratios.T.tolist(), strict=True):
+        cells = [Cell(ratio, _level(ratio, limit)) for ratio in column]
+        peak = column.index(max(column)) if max(column) - min(column) > 0.01 else None
+        rows.append(Row(text[skip:].strip(), fit, cells, peak))
+    return rows
+
+
+def _level(ratio: float, limit: float) -> int:
+    """Colour of a ratio: even steps of its logarithm, so that half and twice are equally far from one."""
+    place = math.log(max(ratio, 1e-9)) / math.log(limit)
+    return STEPS + round(STEPS * max(-1.0, min(1.0, place)))
+
+
+def _by_name(evidence: Evidence) -> bool:
+    texts = set(evidence.texts.values())
+    if len(texts) != 1 or not evidence.plan:
+        return False
+    names = {t.name.replace("{name}", evidence.name) for t in (CLIP_TEMPLATES, PLAIN_TEMPLATES)}
+    only = texts.pop()
+    return len(only) == 1 and (len(evidence.texts) > 1 or only[0] in names)
+
+
+def _common_start(texts: tuple[str, ...]) -> str:
+    """Words that all texts begin with, if there are three or more and every text goes on after them."""
+    words = [text.split(" ") for text in texts]
+    count = 0
+    while len(texts) > 1 and all(len(w) > count + 1 for w in words) and len({w[count] for w in words}) == 1:
+        count += 1
+    return " ".join(words[0][:count]) if count >= 3 else ""
+
+
+def _axis(low: float, high: float) -> tuple[float, float, list[tuple[str, float]]]:
+    """Bottom and top of a chart, a little beyond the data, and its grid at round numbers."""
+    span = max(high - low, 1e-3)
+    bottom, top = low - 0.1 * span, high + 0.1 * span
+    power = 10.0 ** math.floor(math.log10(span / 3))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= span / 3)
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = [
+        (_number(n * step, places), round(100 * (top - n * step) / (top - bottom), 2))
+        for n in range(math.ceil(bottom / step), math.floor(top / step) + 1)
+    ]
+    return bottom, top, ticks
+
+
+def _points(curve: Tensor, bottom: float, top: float) -> list[tuple[float, float]]:
+    heights = (100 * (top - curve) / (top - bottom)).tolist()
+    return [(t + 0.5, round(y, 2)) for t, y in enumerate(heights)]
+
+
+def _percent(probability: float) -> str:
+    if probability < 0.0005:
+        return "< 0.1%"
+    if probability >= 0.9995:
+        return "100%" if probability == 1 else "> 99.9%"
+    return f"{probability:.1%}"
+
+
+def _number(value: float, places: int = 2) -> str:
+    text = f"{value:.{places}f}"
+    return text[1:] if float(text) == 0 and text.startswith("-") else text.replace("-", "−")
