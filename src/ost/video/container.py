@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ost.errors import VideoError
 from ost.video.picture import MAX_PIXELS
@@ -56,6 +56,14 @@ def opened(name: str, place: Path) -> Generator[tuple[InputContainer, VideoStrea
         raise VideoError(name, "its header asks for more memory than any video needs") from error
 
 
+def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets of these streams or of all, then an empty one for each that drains its decoder."""
+    try:
+        yield from cast("Iterator[Packet[VideoStream]]", container.demux(*streams))
+    except IndexError:  # PyAV 18, at the end of a container that grew more streams midway
+        return
+
+
 def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
     """Frames in order of presentation; broken packets and frames marked corrupt are left out."""
     from av.error import FFmpegError
@@ -83,7 +91,7 @@ def packets_from(
     """Packets from the keyframe of that presentation time on; none if seeking does not find it."""
     for lead in LEADS:
         container.seek(keyframe - _ticks(stream, lead), stream=stream, backward=True)
-        packets = container.demux(stream)
+        packets = demuxed(container, stream)
         for packet in packets:
             if packet.pts == keyframe:
                 return chain([packet], packets)
@@ -100,7 +108,7 @@ def keyframe_packet(container: InputContainer, stream: VideoStream, pts: int) ->
     lead = 0 if indexed else _ticks(stream, LEADS[1])
     container.seek(pts - lead, stream=stream, backward=True)
     best = None
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         if packet.is_keyframe and packet.size:
             if best is not None and packet.pts is not None and packet.pts > pts:
                 break
@@ -130,5 +138,9 @@ def _video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _cause(error: Exception) -> str:
+    from av.error import ArgumentError
+
+    if isinstance(error, ArgumentError):
+        return "invalid, or a list of other files"
     text = getattr(error, "strerror", None) or str(error)
     return text.splitlines()[0][:120].lower()

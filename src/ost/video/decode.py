@@ -8,6 +8,7 @@ count, its own count holds and the file is decoded once more.
 from __future__ import annotations
 
 import math
+import stat
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
-from ost.video.container import decode_packet, good_frames, keyframe_packet, opened, packets_from
+from ost.video.container import decode_packet, demuxed, good_frames, keyframe_packet, opened, packets_from
 from ost.video.picture import Converter, stacked
 from ost.video.sample import test_indices
 
@@ -104,15 +105,16 @@ def decode(
 
 def _check_readable(name: str, place: Path) -> None:
     try:
-        if not place.exists():
-            raise VideoError(name, "there is no such file")
-        if place.is_dir():
+        mode = place.stat().st_mode
+        if stat.S_ISDIR(mode):
             return
-        if not place.is_file():
+        if not stat.S_ISREG(mode):  # a pipe would let us wait for ever
             raise VideoError(name, "it is neither a file nor a folder")
         with place.open("rb") as file:
             if not file.read(1):
                 raise VideoError(name, "the file is empty")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VideoError(name, "there is no such file") from error
     except PermissionError as error:
         raise VideoError(name, "no permission to read it") from error
     except OSError as error:
@@ -195,17 +197,21 @@ class _Reader:
 
         pts: list[int | None] = []
         keyframes: list[int] = []
+        ends = dict[int, int]()
         broken_off = False
         with opened(self.name, self.place) as (container, stream):
             try:
-                for packet in container.demux(stream):
-                    if packet.size and not packet.is_discard:
+                for packet in demuxed(container):
+                    end = (packet.pts or 0) + (packet.duration or 0)
+                    ends[packet.stream_index] = max(end, ends.get(packet.stream_index, 0))
+                    if packet.stream_index == stream.index and packet.size and not packet.is_discard:
                         pts.append(packet.pts)
                         broken_off = packet.is_corrupt
                         if packet.is_keyframe and packet.pts is not None:
                             keyframes.append(packet.pts)
             except FFmpegError:
                 broken_off = True
+            broken_off = broken_off or _ends_early(container, ends)
             claimed = _claimed(container, stream) if broken_off else 0
         first = min(keyframes, default=-math.inf)
         known = sorted({p for p in pts if p is not None})
@@ -220,7 +226,7 @@ class _Reader:
         pts: list[int | None] = []
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
-            for count, frame in enumerate(good_frames(container.demux(stream)), start=1):
+            for count, frame in enumerate(good_frames(demuxed(container, stream)), start=1):
                 pts.append(frame.pts)
                 if count - 1 in keep:
                     kept[count - 1] = self.convert(frame)
@@ -286,6 +292,15 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration else 0.0
+
+
+def _ends_early(container: InputContainer, ends: dict[int, int]) -> bool:
+    """Whether the last sound and picture come well before the end that the header tells.
+
+    Only for Matroska: there FFmpeg takes a file that breaks off for one that ends, elsewhere it complains.
+    """
+    seconds = max((end * (container.streams[i].time_base or 0) for i, end in ends.items()), default=0)
+    return "matroska" in container.format.name and seconds < 0.95 * (container.duration or 0) / 1e6
 
 
 def _claimed(container: InputContainer, stream: VideoStream) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
-from ost.video.picture import MAX_PIXELS, scaled_rgb
+from ost.video.picture import check_size, scaled_rgb
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
@@ -20,7 +20,12 @@ IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 def frame_images(folder: Path) -> list[Path]:
     """The images directly in a folder, sorted so that frame_10 follows frame_9."""
     images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
-    return sorted(images, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
+    return sorted(images, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"(\d+)", path.name)  # text and digits in turn
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 def read_folder(
@@ -71,10 +76,9 @@ def _read_image(path: Path, preprocess: Preprocess | None) -> np.ndarray | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None
+                check_size(path, *image.size)
                 return scaled_rgb(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), preprocess)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow's readers raise whatever their parsing raises
         return None

@@ -19,7 +19,7 @@ MAX_PIXELS = 40_000_000  # 8K is 33 million; what claims more is broken or an at
 MAX_ASPECT = 30  # long side to short side
 # swscale always widens its filter when it shrinks. Without antialiasing the two agree within 2/255 on average
 # down to this scale (tests/video/test_scaling.py measures it on real clips).
-SWSCALE_MIN_SCALE = 0.8
+SWSCALE_MIN_SCALE = 0.9
 
 
 def scales_alike(preprocess: Preprocess, width: int, height: int) -> bool:
@@ -57,11 +57,14 @@ class Converter:
         Raises:
             VideoError: the frame claims an absurd size.
         """
+        from av.video.reformatter import Interpolation
+
         width, height = frame.width, frame.height
         check_size(self.name, width, height)
         if self.preprocess is not None and scales_alike(self.preprocess, width, height):
             target = self.preprocess.resized(width, height)  # the short side is the short side, turned or not
-            method = self.preprocess.interpolation.upper()
+            # Without full chroma swscale makes every grey that it scales 2/255 darker.
+            method = Interpolation[self.preprocess.interpolation.upper()] | Interpolation.FULL_CHR_H_INT
             scaled = self.scale(frame, *target, format="rgb24", interpolation=method)
             return upright(scaled.to_ndarray(), frame)
         full = self.scale(frame, format="rgb24").to_ndarray()
@@ -114,5 +117,5 @@ def scaled_rgb(picture: np.ndarray, preprocess: Preprocess | None) -> np.ndarray
 
     from ost.video.transform import resize
 
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)[None]
     return resize(pixels, preprocess)[0].permute(1, 2, 0).byte().numpy()

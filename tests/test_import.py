@@ -1,0 +1,33 @@
+import subprocess
+import sys
+
+import pytest
+
+import ost
+
+HEAVY = {"torch", "torchvision", "open_clip", "timm", "transformers", "av", "PIL", "numpy", "huggingface_hub"}
+
+
+def modules_after(code: str) -> set[str]:
+    shown = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {name.split(".")[0] for name in shown.stdout.split()}
+
+
+@pytest.mark.parametrize("code", ["import ost", "import ost.cli", "import ost; ost.pack('everyday')"])
+def test_importing_and_reading_packs_loads_no_large_library(code):
+    assert not modules_after(code) & HEAVY
+
+
+def test_every_public_name_can_be_had():
+    assert all(getattr(ost, name) is not None for name in ost.__all__)
+    assert set(ost.__all__) <= set(dir(ost))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'recognise'"):
+        _ = ost.recognise
