@@ -70,8 +70,15 @@ class Prediction:
         """
         if self.method == "mean":
             raise UsageError("mean-pool matching has no transport plan; recognise with the method ot")
-        middle = len(self.embeddings.values) // 2
-        return explain(self.embeddings, self.head, name or self.classes[0].name, clip=middle, eps=self.eps)
+        chosen = name or self.classes[0].name
+        return explain(self.embeddings, self.head, chosen, clip=self.central_view, eps=self.eps)
+
+    @property
+    def central_view(self) -> int:
+        """Row of the embeddings that holds the middle crop of the middle clip."""
+        clips = self.frames.clips
+        crops = len(self.embeddings.values) // clips
+        return clips // 2 * crops + crops // 2
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints; times are seconds, None where the file tells none."""

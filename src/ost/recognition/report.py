@@ -119,7 +119,7 @@ def render_page(prediction: Prediction) -> str:
     """The page of a prediction: one HTML document without script and without any foreign address."""
     views, length, _ = prediction.embeddings.values.shape
     crops = max(1, views // prediction.frames.clips)
-    clip, crop = divmod(views // 2, crops)
+    clip, crop = divmod(prediction.central_view, crops)
     timed = not any(map(math.isnan, prediction.frames.times))
     pictures = _pictures(prediction, clip * length, timed)
     environment = Environment(
@@ -153,7 +153,7 @@ def _pictures(prediction: Prediction, start: int, timed: bool) -> list[Picture]:
     embeddings = prediction.embeddings
     present = [True] * embeddings.values.shape[1]
     if embeddings.mask is not None:
-        present = embeddings.mask[len(embeddings.values) // 2].tolist()
+        present = embeddings.mask[prediction.central_view].tolist()
     chosen = [start + t for t, there in enumerate(present) if there]
     made: list[Picture] = []
     for n, i in enumerate(chosen, start=1):
@@ -193,7 +193,7 @@ def _evidence(prediction: Prediction, name: str) -> Evidence:
     if prediction.method != "mean":
         return prediction.plan(name)
     a = prediction.head.names.index(name)
-    middle = len(prediction.embeddings.values) // 2
+    middle = prediction.central_view
     descriptors = prediction.head.kinds["name"]
     values = prediction.embeddings.values[middle : middle + 1]
     sim = similarity(values, descriptors, slice(a, a + 1))[0, 0]
