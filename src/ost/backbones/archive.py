@@ -1,26 +1,31 @@
 """Torch archives read without running them: tensors and plain values out, or a refusal by name.
 
 A `.pth` is a pickle, and a pickle is a program. Here its vocabulary is a closed list: what rebuilds tensors,
-plain containers, and a yacs `CfgNode`, which becomes a dict. Zip archives (torch >= 1.6 and TorchScript) are
-mapped, so a checkpoint's optimiser state is never read from disk; older files go through torch's own reader
-with the same closed list.
+plain containers, numbers, and a yacs `CfgNode`, which becomes a dict. Zip archives (torch >= 1.6 and
+TorchScript) are mapped, so a checkpoint's optimiser state is never read from disk; the older format, a row of
+pickles with the storages behind them, is read whole.
 """
 
 from __future__ import annotations
 
 import pickle
-import warnings
 import zipfile
+from abc import abstractmethod
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ost.backbones.text import first_line
 from ost.errors import WeightsError
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _DTYPES = {
     f"{name}Storage": dtype
@@ -37,6 +42,7 @@ _DTYPES = {
         "Bool": torch.bool,
     }.items()
 }
+_NUMPY_NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 
 
 class _Settings(dict[str, Any]):
@@ -58,6 +64,59 @@ class _Module:
             self.__dict__.update(cast(dict[str, Any], state))
 
 
+class _Ignored:
+    """Stands in for values of no interest here: devices, arrays in training statistics, numpy's types."""
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code = code
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _number(kind: _Ignored, data: bytes = b"", *_: object) -> object:
+    """A numpy scalar as a Python number; None where it is something else."""
+    return np.frombuffer(data, str(kind.code))[0].item() if kind.code in _NUMPY_NUMBERS else None
+
+
+def _latin1(text: str, *_: object) -> bytes:
+    return str.encode(text, "latin-1")
+
+
+def _first(value: Any, *_: object) -> Any:
+    return value
+
+
+def _empty(*_: object) -> dict[str, Any]:
+    return {}
+
+
+_PLAIN: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): _empty,
+    ("builtins", "set"): set,
+    ("builtins", "dict"): dict,
+    ("builtins", "list"): list,
+    ("torch", "Size"): tuple,
+    ("torch", "device"): _Ignored,
+    ("torch", "Tensor"): _Ignored,
+    ("torch.nn.parameter", "Parameter"): _Ignored,
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch._utils", "_rebuild_parameter_with_state"): _first,
+    **{("torch", str(dtype).removeprefix("torch.")): dtype for dtype in _DTYPES.values()},
+    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
+    **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")},
+    ("torch.jit._pickle", "restore_type_tag"): _first,
+    ("yacs.config", "CfgNode"): _Settings,
+    ("argparse", "Namespace"): _Settings,
+    ("numpy", "dtype"): _Ignored,
+    ("numpy", "ndarray"): _Ignored,
+    **{(f"numpy.{core}.multiarray", "scalar"): _number for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Ignored for core in ("core", "_core")},
+    ("_codecs", "encode"): _latin1,
+}
+
+
 def read_archive(path: Path) -> object:
     """What a torch archive holds; a TorchScript archive gives its state dict.
 
@@ -67,61 +126,65 @@ def read_archive(path: Path) -> object:
     try:
         if zipfile.is_zipfile(path):
             return _read_zip(path)
-        return _read_legacy(path)
+        with path.open("rb") as stream:
+            return _read_legacy(path, stream)
     except WeightsError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way at all
-        raise WeightsError(f"{path}: cannot be read as torch weights ({_line(error)})") from error
+        raise WeightsError(f"{path}: cannot be read as torch weights ({first_line(error)})") from error
 
 
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]
+# The unpickler in Python: the one in C can be made to reserve any amount of memory by a single opcode.
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
+    """An unpickler that knows a closed list of names; subclasses say where storages come from."""
 
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        super().__init__(stream)
+        self.path = path
+        self.storages: dict[str, Tensor] = {}
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows a closed list of names; subclasses say what tensors are made of."""
-
-    where = "the file"
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
+    def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return _Module
-        found = self.tensor_makers().get((module, name)) or _PLAIN.get((module, name))
+        # The protocol that torch writes still has Python 2's names.
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        makers: dict[tuple[str, str], Callable[..., Any]] = {
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
+            ("torch._utils", "_rebuild_tensor"): self._tensor,
+            ("torch._tensor", "_rebuild_from_type_v2"): self._typed_tensor,
+        }
+        found = makers.get((module, name)) or _PLAIN.get((module, name))
         if found is None:
             raise WeightsError(
-                f"{self.where}: refused, because reading it would run {module}.{name}, "
+                f"{self.path}: refused, because reading it would run {module}.{name}, "
                 "which weights have no need for; get the file from a source you trust, or as safetensors"
             )
         return found
 
-    def tensor_makers(self) -> dict[tuple[str, str], Callable[..., Any]]:
-        return {}
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, dtype, key, _, count, *view = pid
+        if kind != "storage" or any(part is not None for part in view):
+            raise WeightsError(f"{self.path}: refers to a {kind} in a way that weights do not")
+        if key not in self.storages:
+            self.storages[key] = self.storage(str(key), dtype, int(count))
+        return self.storages[key]
 
+    @abstractmethod
+    def storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
+        """The storage of that key: `count` numbers."""
 
-def _opaque(*_: object) -> None:
-    """Stands in for values of no interest here, such as numpy scalars in training statistics."""
+    def _tensor(self, storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
+        shape, steps = tuple(map(int, size)), tuple(map(int, stride))
+        last = offset + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
+        negative = offset < 0 or min(shape + steps, default=0) < 0
+        if negative or (0 not in shape and (last >= storage.numel() or prod(shape) > storage.numel())):
+            raise WeightsError(
+                f"{self.path}: a tensor of shape {shape} reaches outside its storage of {storage.numel()}"
+            )
+        return storage.as_strided(shape, steps, offset)
 
-
-_PLAIN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "defaultdict"): lambda *_: {},
-    ("builtins", "set"): set,
-    ("builtins", "dict"): dict,
-    ("builtins", "list"): list,
-    ("torch", "Size"): tuple,
-    ("torch", "device"): str,
-    **{("torch", str(dtype).removeprefix("torch.")): dtype for dtype in _DTYPES.values()},
-    ("yacs.config", "CfgNode"): _Settings,
-    ("argparse", "Namespace"): _Settings,
-    **{
-        (module, name): _opaque
-        for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("scalar", "dtype")
-    },
-    ("_codecs", "encode"): _opaque,
-}
+    def _typed_tensor(self, _make: object, _type: object, given: tuple[Any, ...], *_: object) -> Tensor:
+        return self._tensor(*given)
 
 
 def _read_zip(path: Path) -> object:
@@ -132,104 +195,97 @@ def _read_zip(path: Path) -> object:
             raise WeightsError(f"{path}: is a zip file, but not one that torch wrote")
         prefix = record.removesuffix("data.pkl")
         order = f"{prefix}byteorder"
+        ours = (record, order, f"{prefix}data/")
+        if any(info.compress_type for name, info in entries.items() if name.startswith(ours)):
+            raise WeightsError(
+                f"{path}: its tensors are compressed, which torch never does; get the file again"
+            )
         if order in entries and archive.read(order).strip() != b"little":
             raise WeightsError(
                 f"{path}: was written on a big-endian machine; convert it there to safetensors"
             )
         with archive.open(record) as stream:
-            unpickler = _ZipUnpickler(stream, path, prefix, entries)
-            content = unpickler.load()
-    if isinstance(content, _Module):
-        return dict(_module_tensors(content, ""))
-    return content
+            content = _ZipUnpickler(stream, path, prefix, entries).load()
+    return dict(_module_tensors(content, "", set())) if isinstance(content, _Module) else content
 
 
 class _ZipUnpickler(_Unpickler):
     """Maps each storage of a zip archive on first use."""
 
-    def __init__(self, stream: Any, path: Path, prefix: str, entries: dict[str, zipfile.ZipInfo]) -> None:
-        super().__init__(stream)
-        self.where = str(path)
-        self._path = path
+    def __init__(
+        self, stream: IO[bytes], path: Path, prefix: str, entries: Mapping[str, zipfile.ZipInfo]
+    ) -> None:
+        super().__init__(stream, path)
         self._prefix = prefix
         self._entries = entries
-        self._storages: dict[str, Tensor] = {}
 
-    def persistent_load(self, pid: Any, /) -> Tensor:
-        _, dtype, key, _, count = pid
-        if key not in self._storages:
-            self._storages[key] = self._map(str(key), dtype, int(count))
-        return self._storages[key]
-
-    def _map(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
+    def storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
         info = self._entries.get(f"{self._prefix}data/{key}")
         size = count * dtype.itemsize
-        if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < size:
-            raise WeightsError(f"{self._path}: its storage {key} is missing or cut short; get the file again")
+        if info is None or info.file_size < size:
+            raise WeightsError(f"{self.path}: its storage {key} is missing or cut short; get the file again")
         if size == 0:
             return torch.empty(0, dtype=dtype)
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(info.header_offset + 26)
             name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
         start = info.header_offset + 30 + name + extra
         # Copy-on-write: torch wants writable memory, and nothing may reach the file.
-        buffer = np.memmap(self._path, dtype=np.uint8, mode="c", offset=start, shape=(size,))
+        buffer = np.memmap(self.path, dtype=np.uint8, mode="c", offset=start, shape=(size,))
         return torch.frombuffer(buffer, dtype=dtype)
 
-    def tensor_makers(self) -> dict[tuple[str, str], Callable[..., Any]]:
-        return {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_tensor"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-            ("torch._tensor", "_rebuild_from_type_v2"): lambda _make, _type, arguments, _state: _tensor(
-                *arguments
-            ),
-        }
 
-
-def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-    shape, steps = tuple(map(int, size)), tuple(map(int, stride))
-    last = offset + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
-    if offset < 0 or min(shape + steps, default=0) < 0 or (0 not in shape and last >= storage.numel()):
-        raise WeightsError(f"a tensor of shape {shape} reaches outside its storage of {storage.numel()}")
-    return storage.as_strided(shape, steps, offset)
-
-
-def _module_tensors(module: _Module, prefix: str) -> list[tuple[str, Tensor]]:
+def _module_tensors(module: _Module, prefix: str, seen: set[int]) -> list[tuple[str, Tensor]]:
     found: list[tuple[str, Tensor]] = []
+    seen.add(id(module))
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             found.append((prefix + name, value))
-        elif isinstance(value, _Module):
-            found += _module_tensors(value, f"{prefix}{name}.")
+        elif isinstance(value, _Module) and id(value) not in seen:
+            found += _module_tensors(value, f"{prefix}{name}.", seen)
     return found
 
 
-def _read_legacy(path: Path) -> object:
-    """Archives from before torch 1.6: torch reads them, our unpickler decides what they may name."""
-    from torch import _utils
+def _read_legacy(path: Path, stream: IO[bytes]) -> object:
+    """Archives from before torch 1.6: magic number, protocol, sizes of types, content, keys, storages."""
+    head = stream.read(2)
+    if not head:
+        raise WeightsError(f"{path}: is empty")
+    if head == b"PK":
+        raise WeightsError(f"{path}: is an archive that was cut short; get the file again")
+    if head[0] != pickle.PROTO[0]:
+        raise WeightsError(f"{path}: is not a weight file: neither torch nor safetensors wrote it")
+    stream.seek(0)
+    if _LegacyUnpickler(stream, path).load() != LEGACY_MAGIC:
+        raise WeightsError(f"{path}: is a pickle, but not one that torch wrote")
+    for _ in ("protocol", "sizes of types"):
+        _LegacyUnpickler(stream, path).load()
+    unpickler = _LegacyUnpickler(stream, path)
+    content = unpickler.load()
+    keys: list[str] = _LegacyUnpickler(stream, path).load()
+    if set(keys) != set(unpickler.storages):
+        raise WeightsError(f"{path}: its storages are not those that its tensors want; get the file again")
+    for key in keys:
+        _fill(unpickler.storages[key], stream, path)
+    return content
 
-    makers: dict[tuple[str, str], Callable[..., Any]] = {
-        ("torch._utils", name): getattr(_utils, name)
-        for name in ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter")
-    }
 
-    class Unpickler(_Unpickler):
-        where = str(path)
+class _LegacyUnpickler(_Unpickler):
+    """Reserves each storage, never more than the file can fill; the contents come behind the pickle."""
 
-        def find_class(self, module: str, name: str, /) -> Any:
-            if module == "torch" and name in _DTYPES:
-                return getattr(torch, name)
-            return super().find_class(module, name)
+    reserved = 0
 
-        def tensor_makers(self) -> dict[tuple[str, str], Callable[..., Any]]:
-            return makers
+    def storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
+        self.reserved += count * dtype.itemsize
+        if self.reserved > self.path.stat().st_size:
+            raise WeightsError(f"{self.path}: its storage {key} is cut short; get the file again")
+        return torch.empty(count, dtype=dtype)
 
-    def load(stream: Any, **_: object) -> object:
-        return Unpickler(stream).load()
 
-    # What torch.load asks of a pickle module.
-    restricted = type("restricted", (), {"Unpickler": Unpickler, "load": staticmethod(load)})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the storage types of that age are deprecated, and all there is
-        return torch.load(path, map_location="cpu", pickle_module=restricted, weights_only=False)
+def _fill(storage: Tensor, stream: IO[bytes], path: Path) -> None:
+    count = int.from_bytes(stream.read(8), "little")
+    data = stream.read(storage.numel() * storage.dtype.itemsize)
+    if count != storage.numel() or len(data) != storage.numel() * storage.dtype.itemsize:
+        raise WeightsError(f"{path}: ends in the middle of a tensor; get the file again")
+    if data:
+        storage.view(torch.uint8).numpy()[:] = np.frombuffer(data, dtype=np.uint8)

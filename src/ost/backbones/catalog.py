@@ -13,6 +13,7 @@ IMAGENET_MEAN, IMAGENET_STD = (
     (123.675 / 255, 116.28 / 255, 103.53 / 255),
     (58.395 / 255, 57.12 / 255, 57.375 / 255),
 )
+LITE_MEAN, LITE_STD = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
 HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 # OST's own (the spatial one leaves the class name out on purpose); the name template is ViFi-CLIP's.
@@ -123,7 +124,7 @@ def _mobileclip2(name: str, size: int, clip_pixels: bool) -> BackboneSpec:
 LITE = BackboneSpec(
     "lite",
     None,
-    Preprocess(260, 260, "bicubic", True, (127 / 255,) * 3, (128 / 255,) * 3),
+    Preprocess(260, 260, "bicubic", True, LITE_MEAN, LITE_STD),
     256,
     "Apache-2.0",
     "embedded: ImageNet classifier and sentence embeddings; no download, no CLIP",

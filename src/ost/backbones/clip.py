@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import normalize
+from torch.overrides import TorchFunctionMode
 
 from ost.backbones.base import TextEmbeddings
 from ost.backbones.catalog import CLIP_TEMPLATES
-from ost.backbones.text import fit_to_context
-from ost.backbones.weights import Architecture, Weights, account
+from ost.backbones.text import first_line, fit_to_context
+from ost.backbones.weights import HEAD_WIDTH, Architecture, Weights, account
 from ost.errors import UsageError, WeightsError
 from ost.types import Preprocess
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 FRAMES_AT_ONCE = 64
 TEXTS_AT_ONCE = 64
-HEAD_WIDTH = 64  # of every CLIP with two transformers
 
 
 class ClipBackbone:
@@ -59,12 +60,13 @@ class ClipBackbone:
         self.notices: list[str] = []
         self.device, self.dtype = device, dtype
         self.precision = str(dtype).removeprefix("torch.")
-        self._state = weights.state
         self._name = model if isinstance(model, str) else None
         self._config = open_clip_config(model) if isinstance(model, str) else _config(model, quick_gelu)
         skeleton = self._skeleton()
-        account(weights.state, skeleton.state_dict(), name)
-        self.logit_scale = float(weights.state["logit_scale"].float().exp().reshape(()))
+        expected = skeleton.state_dict()
+        self._state = _adapted(weights.state, expected)
+        account(self._state, expected, name)
+        self.logit_scale = float(self._state["logit_scale"].float().exp().reshape(()))
         self._visual_skeleton = skeleton.visual
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
@@ -102,13 +104,14 @@ class ClipBackbone:
         model = self._skeleton()
         del model.visual
         state = {name: tensor for name, tensor in self._state.items() if not name.startswith("visual.")}
-        if getattr(model, "attn_mask", None) is not None:  # built on meta, and not in the file
-            length = self.context_length
-            model.attn_mask = torch.full((length, length), -torch.inf).triu(1)
         return self._filled(model, state)
 
     def _filled(self, module: Any, state: Mapping[str, Tensor]) -> Any:
-        module.load_state_dict({k: v.to(self.device, self.dtype) for k, v in state.items()}, assign=True)
+        moved = {
+            name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in state.items()
+        }
+        module.load_state_dict(moved, assign=True)
         return module.to(self.device, self.dtype).eval().requires_grad_(False)
 
     def _skeleton(self) -> Any:
@@ -119,13 +122,14 @@ class ClipBackbone:
         custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
         if "multimodal_cfg" in config:
             raise UsageError(f"backbone {self.name!r} generates captions; OST needs one that only embeds")
-        if "timm_model_name" in config["vision_cfg"]:
-            config["vision_cfg"]["timm_model_pretrained"] = False
-        # On meta nothing is allocated or drawn at random. timm's towers keep tables that are not in the file
-        # and would stay empty there, so those are built in earnest.
-        two_transformers = not custom and "timm_model_name" not in config["vision_cfg"]
-        with torch.device("meta" if two_transformers else "cpu"):
-            return (CustomTextCLIP if custom else CLIP)(**config)
+        for tower, setting in (("vision_cfg", "timm_model"), ("text_cfg", "hf_model")):
+            if f"{setting}_name" in config[tower]:
+                config[tower][f"{setting}_pretrained"] = False
+        try:
+            with _Undrawn():
+                return (CustomTextCLIP if custom else CLIP)(**config)
+        except (OSError, ImportError, RuntimeError) as error:
+            raise WeightsError(f"{self.name}: its towers cannot be built ({first_line(error)})") from error
 
     @cached_property
     def _tokenizer(self) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
@@ -135,14 +139,36 @@ class ClipBackbone:
 
         try:
             tokenizer: Any = get_tokenizer(self._name) if self._name else SimpleTokenizer()
+        except ImportError as error:
+            raise UsageError(
+                f"{self.name}: its tokenizer needs the package transformers; install it"
+            ) from error
         except OSError as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:120]
             raise WeightsError(
-                f"{self.name}: its tokenizer cannot be fetched from the hub ({reason})"
+                f"{self.name}: its tokenizer cannot be fetched from the hub ({first_line(error)})"
             ) from error
         if isinstance(tokenizer, SimpleTokenizer):
+            known = int(self._config["text_cfg"].get("vocab_size", tokenizer.vocab_size))
+            if known < tokenizer.vocab_size:
+                raise WeightsError(
+                    f"{self.name}: its text tower knows {known} tokens, its tokenizer {tokenizer.vocab_size}"
+                )
             return tokenizer, lambda text: len(tokenizer.encode(text)) + 2
         return tokenizer, lambda text: len(tokenizer.tokenizer(text).input_ids)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves parameters as they were allocated: filling them takes most of the time that building does."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        first = args[0] if args else given.get("tensor")
+        name = getattr(func, "__name__", "")
+        if isinstance(first, Parameter) and name.endswith("_") and not name.endswith(("__", "grad_")):
+            return first
+        return func(*args, **given)
 
 
 def open_clip_config(name: str) -> dict[str, Any]:
@@ -159,6 +185,36 @@ def open_clip_config(name: str) -> dict[str, Any]:
     if config is None:
         raise UsageError(f"open_clip has no model {name!r}{did_you_mean(name, list_models())}")
     return config
+
+
+_VISION_SIZES = {"image_size", "layers", "width", "patch_size", "head_width"}
+_TEXT_SIZES = {"context_length", "vocab_size", "width", "heads", "layers"}
+
+
+def told_by_shapes(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration says nothing beyond what `Architecture` reads from the tensors."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    return (
+        set(config) <= {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
+        and set(vision) <= _VISION_SIZES
+        and set(text) <= _TEXT_SIZES
+        and isinstance(vision["layers"], int)  # a list of them is a ResNet
+        and vision.get("head_width", HEAD_WIDTH) == HEAD_WIDTH
+        and text["width"] == text["heads"] * HEAD_WIDTH
+    )
+
+
+def _adapted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of older files under today's names, as open_clip itself reads them."""
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    adapted = dict(state)
+    if "positional_embedding" in state and "text.positional_embedding" in expected:
+        adapted = convert_to_custom_text_state_dict(adapted)
+    for name in ("logit_scale", "logit_bias"):  # a number in some files, one of one in others
+        if name in adapted and name in expected and adapted[name].numel() == 1:
+            adapted[name] = adapted[name].reshape(expected[name].shape)
+    return adapted
 
 
 def _config(sizes: Architecture, quick_gelu: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ that no class wins by being near everything. A classic baseline, not CLIP.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
@@ -19,12 +20,13 @@ from torch import Tensor
 from ost.backbones.archive import read_archive
 from ost.backbones.base import TextEmbeddings
 from ost.backbones.catalog import LITE
-from ost.backbones.efficientnet import EfficientNetLite2
-from ost.backbones.minilm import MiniLM
+from ost.backbones.efficientnet import CLASSES, EfficientNetLite2
+from ost.backbones.minilm import WIDTH, MiniLM
 from ost.backbones.text import fit_to_context
 from ost.errors import WeightsError
 from ost.files import atomic, cache_folder, file_hash, package_file, text_hash
 
+IMAGENET_NAMES = "zero_shot_metadata.py"
 TOP = 10
 # One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
 # same eps suits both; the scale then makes it two logits.
@@ -80,21 +82,21 @@ class LiteBackbone:
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
 
-        place = cache_folder() / "lite" / f"imagenet-{self._text_hash[:16]}.safetensors"
+        key = text_hash(self._text_hash, file_hash(package_file("open_clip", IMAGENET_NAMES)))
+        place = cache_folder() / "lite" / f"imagenet-{key[:16]}.safetensors"
         if place.is_file():
-            try:
-                return load_file(place)["names"]
-            except (SafetensorError, KeyError):
-                place.unlink()
+            with contextlib.suppress(SafetensorError, KeyError, OSError):
+                if (kept := load_file(place)["names"]).shape == (CLASSES, WIDTH):
+                    return kept
         values = self._text.embed(_imagenet_names())
-        with atomic(place) as temporary:
+        with contextlib.suppress(OSError), atomic(place) as temporary:  # else embedded again next time
             save_file({"names": values}, temporary)
         return values
 
 
 def _imagenet_names() -> list[str]:
     """open_clip's curated names, from its data module alone: importing all of open_clip takes seconds."""
-    file = package_file("open_clip", "zero_shot_metadata.py")
+    file = package_file("open_clip", IMAGENET_NAMES)
     spec = spec_from_file_location("_ost_imagenet_names", file)
     if spec is None or spec.loader is None:
         raise WeightsError(f"{file}: cannot be loaded; reinstall open_clip_torch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ost.backbones.base import Backbone
 from ost.backbones.catalog import (
@@ -63,6 +64,8 @@ def load_backbone(
     if name == "lite":
         if weights is not None or blend_ratio is not None:
             raise UsageError("the backbone lite carries its own weights; leave --weights and --blend out")
+        if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
+            raise UsageError("the backbone lite runs on the CPU in fp32; leave --device and --dtype out")
         from ost.backbones.lite import LiteBackbone
 
         return LiteBackbone()
@@ -70,6 +73,8 @@ def load_backbone(
         raise UsageError(
             "a blend needs fine-tuned weights to blend the original with; name them with --weights"
         )
+    if original is not None and blend_ratio is None:
+        raise UsageError("the weights to blend with are given, but not how much of them; add --blend SHARE")
     from ost.backbones.clip import ClipBackbone
 
     chosen = _choose(name, weights, tell)
@@ -100,16 +105,18 @@ def find_weights(weights: str | Path, tell: Tell) -> tuple[Path, BackboneSpec | 
     text = str(weights)
     if text in PUBLISHED:
         published = PUBLISHED[text]
+        file = fetch(published.weights, text)
         show_licence_once(text, published.licence, tell)
-        return fetch(published.weights, text), None
+        return file, None
     if not Path(text).exists():
         if text.startswith("ost/"):
             PUBLISHED.find(text)  # says what is meant
         spec = find_spec(text)
         if spec is not None and spec.weights is not None:
             return fetch(spec.weights, text), spec
-        known = [*PUBLISHED, *BACKBONES]
-        raise UsageError(f"{text!r} is neither a weight file nor a known name{did_you_mean(text, known)}")
+        raise UsageError(
+            f"{text!r} is neither a weight file nor a known name{did_you_mean(text, _known([*PUBLISHED]))}"
+        )
     return Path(text), None
 
 
@@ -119,16 +126,17 @@ def find_spec(name: str) -> BackboneSpec | None:
         return BACKBONES[name]
     if first := next((known for known in BACKBONES if known.startswith(f"{name}/")), None):
         return BACKBONES[first]
-    architecture_name, _, tag = name.partition("/")
-    return _open_clip_spec(architecture_name, tag) if tag else None
+    return _open_clip_spec(*name.split("/")) if name.count("/") < 2 else None
 
 
-def _open_clip_spec(name: str, tag: str) -> BackboneSpec | None:
+def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
     """A spec for any weights that open_clip publishes on the hub."""
-    from open_clip import get_model_config, get_pretrained_cfg
+    from open_clip import get_model_config, get_pretrained_cfg, list_pretrained_tags_by_model
 
-    told, config = get_pretrained_cfg(name, tag), get_model_config(name)
-    if not told or config is None or not told.get("hf_hub"):
+    tag = tag or next(iter(list_pretrained_tags_by_model(name)), "")
+    told: dict[str, Any] = dict(get_pretrained_cfg(name, tag))
+    config = get_model_config(name)
+    if config is None or not told.get("hf_hub"):
         return None
     repo, _, file = told["hf_hub"].rpartition("/")
     size = int(config["vision_cfg"].get("image_size", 224))
@@ -141,61 +149,86 @@ def _open_clip_spec(name: str, tag: str) -> BackboneSpec | None:
             resize=None if told["resize_mode"] == "squash" else size,
             interpolation=told["interpolation"],
             antialias=True,
-            mean=tuple(told["mean"]),
-            std=tuple(told["std"]),
+            mean=told["mean"],
+            std=told["std"],
         ),
         context_length=int(config["text_cfg"].get("context_length", 77)),
         licence="see the hub",
     )
 
 
+def _known(others: list[str]) -> list[str]:
+    from open_clip import list_pretrained
+
+    return [*BACKBONES, *others, *("/".join(pair) for pair in list_pretrained())]
+
+
 def _choose(name: str | None, weights: str | Path | None, tell: Tell) -> Chosen:
-    spec = find_spec(name) if name else None
     if weights is None:
-        spec = spec or (BACKBONES[DEFAULT] if name is None else None)
+        spec = find_spec(name or DEFAULT)
         if spec is None or spec.weights is None:
             raise UsageError(
-                f"there is no backbone {name!r}{did_you_mean(str(name), list(BACKBONES))}; "
+                f"there is no backbone {name!r}{did_you_mean(str(name), _known([]))}; "
                 "a model of open_clip is named ARCHITECTURE/TAG, as in ViT-B-32/laion2b_s34b_b79k"
             )
         title = name or DEFAULT
         return Chosen(title, read_weights(fetch(spec.weights, title)), spec)
+    spec = _architecture_spec(name) if name else None
     file, implied = find_weights(weights, tell)
-    if name and spec is None and implied is None:
-        spec = BackboneSpec(name, None, clip_preprocess(224), 77, "")
     return Chosen(str(weights), read_weights(file), spec or implied)
 
 
+def _architecture_spec(name: str) -> BackboneSpec:
+    """The spec that a name implies for weights from elsewhere: its architecture to the letter."""
+    from ost.backbones.clip import open_clip_config
+
+    spec = find_spec(name)
+    if spec and (name in BACKBONES or "/" in name):
+        return spec
+    config = open_clip_config(name)
+    if spec:
+        return replace(spec, architecture=name)
+    pixels = clip_preprocess(int(config["vision_cfg"].get("image_size", 224)))
+    return BackboneSpec(name, None, pixels, int(config["text_cfg"].get("context_length", 77)), "")
+
+
 def completed(weights: Weights, spec: BackboneSpec | None) -> Weights:
-    """The weights with the activation and pixels that their name implies, where the file does not tell."""
+    """The weights with what their name implies, where the file does not tell: model, activation, pixels."""
     if spec is None:
         return weights
     quick_gelu = weights.quick_gelu
     if quick_gelu is None:
         quick_gelu = spec.architecture.endswith("-quickgelu")
-    return replace(weights, preprocess=weights.preprocess or spec.preprocess, quick_gelu=quick_gelu)
+    preprocess = weights.preprocess or spec.preprocess
+    return replace(weights, model=spec.architecture, preprocess=preprocess, quick_gelu=quick_gelu)
 
 
 def _settle(chosen: Chosen) -> tuple[Architecture | str, bool, Preprocess]:
-    """The model, its activation and its pixels: what the file tells counts, then what the name implies."""
+    """The model, its activation and its pixels.
+
+    Where the tensors' shapes tell the whole architecture, the file counts: a small CLIP under a known name is
+    loaded as what it is. Any other architecture is what its name says.
+    """
+    from ost.backbones.clip import open_clip_config, told_by_shapes
+
     weights = completed(chosen.weights, chosen.spec)
-    if "visual.conv1.weight" not in weights.state or "token_embedding.weight" not in weights.state:
-        if chosen.spec is None:
-            raise WeightsError(
-                f"{chosen.name}: is not a CLIP with two transformers, nor do its tensors tell what it is; "
-                "name its architecture with --backbone"
-            )
-        return chosen.spec.architecture, False, weights.preprocess or chosen.spec.preprocess
+    if weights.model and weights.preprocess and not told_by_shapes(open_clip_config(weights.model)):
+        return weights.model, False, weights.preprocess
     sizes = architecture(weights, chosen.name)
     if weights.quick_gelu is None:
         raise WeightsError(
             f"{chosen.name}: does not tell its activation; name the architecture with --backbone "
-            "(ViT-B-16-quickgelu, or ViT-B-16 for OpenAI's)"
+            "(ViT-B-16-quickgelu, or ViT-B-16 for plain GELU)"
         )
-    preprocess = weights.preprocess
-    if preprocess is None or preprocess.size != sizes.image_size:
-        preprocess = clip_preprocess(sizes.image_size)
-    return sizes, weights.quick_gelu, preprocess
+    preprocess = weights.preprocess or clip_preprocess(sizes.image_size)
+    return sizes, weights.quick_gelu, _scaled(preprocess, sizes.image_size)
+
+
+def _scaled(preprocess: Preprocess, size: int) -> Preprocess:
+    if preprocess.size == size:
+        return preprocess
+    resize = None if preprocess.resize is None else preprocess.resize * size // preprocess.size
+    return replace(preprocess, size=size, resize=resize)
 
 
 def _openai_name(weights: Weights) -> str:

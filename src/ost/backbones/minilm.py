@@ -78,11 +78,10 @@ _PARTS = {
 
 
 def _encoder(state: dict[str, Tensor]) -> nn.TransformerEncoder:
-    with torch.device("meta"):
-        layer = nn.TransformerEncoderLayer(
-            WIDTH, HEADS, HIDDEN, activation="gelu", layer_norm_eps=NORM_EPS, batch_first=True
-        )
-        encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    layer = nn.TransformerEncoderLayer(
+        WIDTH, HEADS, HIDDEN, activation="gelu", layer_norm_eps=NORM_EPS, batch_first=True
+    )
+    encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     renamed: dict[str, Tensor] = {}
     for i in range(LAYERS):
         theirs, ours = f"encoder.layer.{i}", f"layers.{i}"

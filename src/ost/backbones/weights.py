@@ -6,21 +6,25 @@ Inside, every CLIP has the layout of open_clip (`visual.*`, `transformer.*`, ...
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from ost.backbones.archive import read_archive
 from ost.backbones.catalog import clip_preprocess, ost_preprocess
+from ost.backbones.text import first_line
 from ost.errors import WeightsError
 from ost.files import atomic, file_hash, text_hash
 from ost.types import Preprocess
 
 Origin = Literal["openai", "open_clip", "ost"]
+
+HEAD_WIDTH = 64  # of every CLIP with two transformers, as far as the shapes alone tell
 
 # Buffers that hold no knowledge: sizes that OpenAI wrote into its archives, the causal mask, the prompts that
 # ViFi-CLIP stores ready-made.
@@ -60,6 +64,7 @@ class Weights:
         hash: SHA-256 of the file, hexadecimal; of both files and the ratio for a blend.
         preprocess: the pixels these weights were trained on; None where the file does not tell.
         quick_gelu: whether they use QuickGELU; None where the file does not tell.
+        model: open_clip's name of the architecture; None where nothing but the shapes tell it.
         left_out: names of tensors that carry no knowledge and were left out.
         training: what a checkpoint says of its training (epoch, accuracy, settings).
     """
@@ -69,6 +74,7 @@ class Weights:
     hash: str
     preprocess: Preprocess | None
     quick_gelu: bool | None
+    model: str | None = None
     left_out: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -87,7 +93,8 @@ def read_weights(path: str | Path) -> Weights:
     """
     place = Path(path)
     if not place.is_file():
-        raise WeightsError(f"{place}: there is no such weight file")
+        what = "is a folder, not a weight file" if place.is_dir() else "there is no such weight file"
+        raise WeightsError(f"{place}: {what}")
     try:
         digest = file_hash(place)
     except OSError as error:
@@ -100,17 +107,22 @@ def read_weights(path: str | Path) -> Weights:
         raise WeightsError(f"{place}: holds a {type(content).__name__}, not weights")
     entries = cast(dict[str, Any], content)
     nested = next((key for key in ("model", "state_dict") if isinstance(entries.get(key), dict)), None)
-    training = (
-        {k: v for k, v in entries.items() if k in ("epoch", "max_accuracy", "config")} if nested else {}
-    )
+    told = ("epoch", "max_accuracy", "config") if nested else ()
+    training = {name: _plain(entries[name]) for name in told if name in entries}
     state = cast(dict[str, Any], entries[nested]) if nested else entries
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{place}: holds no tensors; is it a weight file?")
     return _normalised(tensors, digest, training, str(place))
 
 
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
 def _is_safetensors(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return True
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
@@ -122,8 +134,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: is a damaged safetensors file ({error})") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: is a damaged safetensors file ({first_line(error)})") from error
 
 
 def _normalised(tensors: dict[str, Tensor], digest: str, training: Mapping[str, Any], where: str) -> Weights:
@@ -145,12 +157,20 @@ def _normalised(tensors: dict[str, Tensor], digest: str, training: Mapping[str, 
         if renamed in state:
             raise WeightsError(f"{where}: holds {renamed} twice")
         state[renamed] = tensors[original]
-    weights = Weights(state, origin, digest, None, None, tuple(left_out), training)
+    weights = Weights(state, origin, digest, None, None, None, tuple(left_out), training)
     if origin == "open_clip":
         return weights
-    size = architecture(weights, where).image_size
-    preprocess = ost_preprocess(size) if origin == "ost" else clip_preprocess(size)
+    if origin == "ost":
+        preprocess = ost_preprocess(architecture(weights, where).image_size)
+    else:
+        preprocess = clip_preprocess(_resolution(tensors[names["input_resolution"]], where))
     return replace(weights, preprocess=preprocess, quick_gelu=True)
+
+
+def _resolution(told: Tensor, where: str) -> int:
+    if told.numel() != 1 or not 1 <= (size := int(told.item())) <= 4096:
+        raise WeightsError(f"{where}: its input_resolution is not a number of pixels")
+    return size
 
 
 def _is_buffer(name: str) -> bool:
@@ -167,10 +187,10 @@ def architecture(weights: Weights, where: str = "the weights") -> Architecture:
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
     try:
         width, _, patch, _ = shapes["visual.conv1.weight"]
-        places = shapes["visual.positional_embedding"][0] - 1
-        return Architecture(
+        side = math.isqrt(shapes["visual.positional_embedding"][0] - 1)
+        sizes = Architecture(
             embed_dim=shapes["text_projection"][1],
-            image_size=patch * round(places**0.5),
+            image_size=patch * side,
             patch_size=patch,
             vision_width=width,
             vision_layers=_layers(shapes, "visual.transformer.resblocks."),
@@ -184,6 +204,12 @@ def architecture(weights: Weights, where: str = "the weights") -> Architecture:
             f"{where}: its tensors are not those of a CLIP with two transformers (looking for {error}); "
             "for another architecture name it with --backbone"
         ) from error
+    if sizes.vision_width % HEAD_WIDTH or sizes.text_width % HEAD_WIDTH:
+        raise WeightsError(
+            f"{where}: {sizes} does not divide into attention heads of {HEAD_WIDTH}; "
+            "name its architecture with --backbone"
+        )
+    return sizes
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
@@ -226,10 +252,14 @@ def blend(original: Weights, tuned: Weights, ratio: float) -> Weights:
     if not 0 <= ratio <= 1:
         raise WeightsError(f"blend is a share between 0 and 1, not {ratio}")
     account(original.state, tuned.state, "blend: the original")
-    state = {
-        name: torch.lerp(t.float(), original.state[name].float(), ratio) for name, t in tuned.state.items()
-    }
+    if None not in (told := {original.quick_gelu, tuned.quick_gelu}) and len(told) > 1:
+        raise WeightsError("blend: one of the two uses QuickGELU and the other does not")
+    state = {name: _between(tensor, original.state[name], ratio) for name, tensor in tuned.state.items()}
     return replace(tuned, state=state, hash=text_hash(original.hash, tuned.hash, repr(float(ratio))))
+
+
+def _between(tuned: Tensor, original: Tensor, ratio: float) -> Tensor:
+    return torch.lerp(tuned.float(), original.float(), ratio) if tuned.is_floating_point() else tuned
 
 
 def save_weights(weights: Weights, path: str | Path) -> None:
@@ -239,6 +269,7 @@ def save_weights(weights: Weights, path: str | Path) -> None:
     told = {
         "origin": weights.origin,
         "quick_gelu": weights.quick_gelu,
+        "model": weights.model,
         "preprocess": asdict(weights.preprocess) if weights.preprocess else None,
     }
     with atomic(path) as temporary:
@@ -251,9 +282,21 @@ def _from_metadata(state: dict[str, Tensor], metadata: Mapping[str, str], digest
         return _normalised(state, digest, {}, where)
     try:
         told = json.loads(metadata["ost"])
-        pixels = told["preprocess"]
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in pixels.items()} if pixels else None
-        preprocess = Preprocess(**tuples) if tuples else None
-        return Weights(state, told["origin"], digest, preprocess, told["quick_gelu"])
+        pixels, quick_gelu = told["preprocess"], told["quick_gelu"]
+        preprocess = _preprocess(**pixels) if pixels else None
+        model = told.get("model")
+        if told["origin"] not in get_args(Origin) or quick_gelu not in (True, False, None):
+            raise ValueError("origin or activation")
+        return Weights(state, told["origin"], digest, preprocess, quick_gelu, model and str(model))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{where}: its metadata cannot be read ({error}); convert it again") from error
+
+
+def _preprocess(
+    size: int, resize: int | None, interpolation: str, antialias: bool, mean: list[float], std: list[float]
+) -> Preprocess:
+    if interpolation not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolation {interpolation}")
+    (a, b, c), (d, e, f) = map(float, mean), map(float, std)
+    short = None if resize is None else int(resize)
+    return Preprocess(int(size), short, interpolation, bool(antialias), (a, b, c), (d, e, f))

