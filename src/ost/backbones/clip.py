@@ -23,8 +23,10 @@ from ost.types import Preprocess
 if TYPE_CHECKING:
     from torch import nn
 
-FRAMES_AT_ONCE = 64
-TEXTS_AT_ONCE = 64
+# On a CPU larger batches are slower: their activations outgrow what the allocator keeps between layers.
+FRAMES_AT_ONCE = {"cpu": 4}
+TEXTS_AT_ONCE = {"cpu": 16}
+ON_A_GPU = 128
 
 
 class ClipBackbone:
@@ -73,7 +75,7 @@ class ClipBackbone:
         """fp32 [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
         parts: list[Tensor] = []
         with torch.inference_mode():
-            for part in pixels.split(FRAMES_AT_ONCE):
+            for part in pixels.split(FRAMES_AT_ONCE.get(self.device.type, ON_A_GPU)):
                 parts.append(self._visual(part.to(self.device, self.dtype, non_blocking=True)).float())
         return torch.cat(parts)
 
@@ -84,7 +86,7 @@ class ClipBackbone:
         tokens = tokenize(fit_to_context(texts, count, limit, self.notices.append), context_length=limit)
         parts: list[Tensor] = []
         with torch.inference_mode():
-            for part in tokens.split(TEXTS_AT_ONCE):
+            for part in tokens.split(TEXTS_AT_ONCE.get(self.device.type, ON_A_GPU)):
                 parts.append(self._text.encode_text(part.to(self.device)).float())
         return TextEmbeddings(normalize(torch.cat(parts), dim=-1))
 

@@ -28,6 +28,7 @@ from ost.files import atomic, cache_folder, file_hash, package_file, text_hash
 
 IMAGENET_NAMES = "zero_shot_metadata.py"
 TOP = 10
+FRAMES_AT_ONCE = 4  # what fits a CPU's caches: 2.5 times as fast as 32 at once
 # One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
 # same eps suits both; the scale then makes it two logits.
 SPREAD = 0.1
@@ -54,7 +55,8 @@ class LiteBackbone:
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """fp32 [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
-        likely, classes = self._network(pixels).softmax(-1).topk(TOP)
+        logits = torch.cat([self._network(part) for part in pixels.split(FRAMES_AT_ONCE)])
+        likely, classes = logits.softmax(-1).topk(TOP)
         return (likely[..., None] * self._class_names[classes]).sum(1)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
