@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from abc import abstractmethod
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import prod

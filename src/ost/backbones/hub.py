@@ -41,9 +41,11 @@ def fetch(file: HubFile, name: str) -> Path:
             reason = _reason(error)
             if not isinstance(error, EntryNotFoundError):
                 break
+    # Published weights tell what they are; those of a backbone do not tell their activation, its name does.
+    backbone = f"--backbone {name} " if file.repo_type == "model" else ""
     raise WeightsError(
         f"{name}: {file.repo}/{file.files[0]} is wanted, but {reason}; download that file by other means and "
-        "pass it with --weights FILE, or use --backbone lite, which needs no download"
+        f"pass it with {backbone}--weights FILE, or use --backbone lite, which needs no download"
     )
 
 
