@@ -2,8 +2,8 @@
 
     uv run benchmarks/lite_accuracy.py CLIPS/manifest.csv --labels ucf101=LABELS.csv
 
-The manifest has the columns path (relative to it), label and dataset. A dataset's classes are the `name` column of
-its label list, else the labels that occur in the manifest. No descriptors are used.
+The manifest has the columns path (relative to it), label and dataset. A dataset's classes are the `name`
+column of its label list, else the labels that occur in the manifest. No descriptors are used.
 """
 
 import argparse
@@ -55,10 +55,8 @@ def main() -> None:
             ranks.append(order.index(fold(row["label"])))
         seconds = (time.perf_counter() - started) / len(rows)
         top1, top5 = (sum(rank < k for rank in ranks) / len(ranks) for k in (1, 5))
-        chance = 1 / len(labels)
-        print(
-            f"| {dataset} | {len(rows)} | {len(labels)} | {top1:.1%} | {top5:.1%} | {chance:.1%} | {seconds:.2f} |"
-        )
+        cells = (dataset, len(rows), len(labels), f"{top1:.1%}", f"{top5:.1%}", f"{1 / len(labels):.1%}")
+        print("|", *(f"{cell} |" for cell in (*cells, f"{seconds:.2f}")), flush=True)
 
 
 if __name__ == "__main__":

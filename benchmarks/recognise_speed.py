@@ -2,9 +2,9 @@
 
     uv run benchmarks/recognise_speed.py [--rounds 5]
 
-ViT-B/16 with random weights, 32 frames of a real clip, 400 classes with 4 spatial and 4 temporal descriptors, class
-head warm, imports done. Each round times both in turn; figures are medians of the ratios. The last part compares the
-logits of bf16 towers, both of them, with those of fp32 ones, on 24 classes at a logit scale of 100.
+ViT-B/16 with random weights, 32 frames of a real clip, 400 classes with 4 spatial and 4 temporal descriptors,
+class head warm, imports done. Each round times both in turn; figures are medians of the ratios. The last part
+compares the logits of bf16 towers, both of them, with those of fp32 ones, on 24 classes at a logit scale of 100.
 """
 
 import argparse
@@ -36,9 +36,9 @@ def random_clip(folder: Path):
     model = open_clip.create_model("ViT-B-16-quickgelu", pretrained_text=False).eval()
     with torch.no_grad():
         model.logit_scale.fill_(math.log(100))
-        # The initial towers give nearly the same embedding to all inputs; wider ones spread them as CLIP's do.
+        # The initial towers give nearly the same embedding to all inputs; wider ones spread them.
         for name, tensor in model.named_parameters():
-            if name.endswith("in_proj_weight") or ".mlp." in name and tensor.ndim == 2:
+            if name.endswith("in_proj_weight") or (".mlp." in name and tensor.ndim == 2):
                 tensor.mul_(1.5)
     state = model.state_dict()
     state |= {"input_resolution": torch.tensor(224), "context_length": torch.tensor(77)}
@@ -71,7 +71,7 @@ def compare_logits(file: Path, clip: Path, pack: Pack) -> None:
     gap = max(max(0.0, a[x] - a[y]) for x in a for y in a if b[y] > b[x])
     spread = max(a.values()) - min(a.values())
     print(
-        f"\nbf16 against fp32, scale 100: logits differ by at most {worst:.3f} (they spread over {spread:.1f});"
+        f"\nbf16 against fp32, scale 100, logits spread over {spread:.1f}: they differ by at most {worst:.3f};"
     )
     print(f"two classes change places only where fp32 separates them by at most {gap:.3f}")
 
@@ -88,9 +88,8 @@ def main() -> None:
             decode(clip, frames=FRAMES, preprocess=clip_preprocess(224)), clip_preprocess(224)
         )[0]
         print(f"{torch.get_num_threads()} threads, bf16 in hardware: {cpu_has_fast_bf16()}\n")
-        print(
-            "| towers | wall / plain encode_image | decode + sample + match, share of the whole |\n|---|---|---|"
-        )
+        print("| towers | wall / plain encode_image | decode + sample + match, of the whole |")
+        print("|---|---|---|")
         for dtype in ("auto", "fp32") if cpu_has_fast_bf16() else ("fp32",):
             model = ost.load(weights=file, dtype=dtype, frames=FRAMES)
             model.recognize(clip, pack)

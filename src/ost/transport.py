@@ -16,6 +16,7 @@ needed. Each problem stops alone, when its own column sums are within `TOLERANCE
 from __future__ import annotations
 
 import math
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -24,10 +25,29 @@ from ost.errors import TransportError
 
 TOLERANCE = 3e-6
 SINKHORN_STEPS = 12
-NEWTON_STEPS = 100
+NEWTON_STEPS = 8  # a round; then the problems that are done are left out
+NEWTON_ROUNDS = 12
 CHUNK_ELEMENTS = 1 << 22  # similarities solved at once; the working set is about ten times 4 bytes each
 
 
+@overload
+def score(
+    sim: Tensor,
+    eps: float,
+    *,
+    frame_mask: Tensor | None = None,
+    descriptor_mask: Tensor | None = None,
+    return_plan: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def score(
+    sim: Tensor,
+    eps: float,
+    *,
+    frame_mask: Tensor | None = None,
+    descriptor_mask: Tensor | None = None,
+    return_plan: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def score(
     sim: Tensor,
     eps: float,
@@ -108,48 +128,52 @@ def _plans(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tens
     shape = sim.shape
     if shape[-1] > shape[-2]:  # the dual lives on the smaller side
         return _plans(sim.mT, eps, descriptors, frames).mT
-    sim = sim.reshape(-1, *shape[-2:])
+    # [P, N, T]: the softmax over N, where the time goes, is several times faster across a contiguous T.
+    sim = sim.reshape(-1, *shape[-2:]).mT.contiguous()
     frames, descriptors = frames.reshape(-1, shape[-2]), descriptors.reshape(-1, shape[-1])
     plans = torch.empty_like(sim)
     step = max(1, CHUNK_ELEMENTS // max(1, shape[-1] * shape[-2]))
     for start in range(0, len(sim), step):
         part = slice(start, start + step)
         plans[part] = _solve(sim[part], eps, frames[part], descriptors[part])
-    return plans.reshape(shape)
+    return plans.mT.reshape(shape)
 
 
 def _solve(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tensor:
-    """Plans [P, T, N] of P problems; no problem's answer depends on another."""
+    """Plans [P, N, T] of P problems; no problem's answer depends on another."""
     neg_inf = -math.inf
     a = frames / frames.sum(-1, keepdim=True)
     b = descriptors / descriptors.sum(-1, keepdim=True)
-    kernel = torch.where(descriptors[:, None, :], sim / eps, neg_inf)
+    kernel = torch.where(descriptors[..., None], sim / eps, neg_inf)
     dual, error = _sinkhorn(kernel, a, b, descriptors)
-    # One look between the two loops, never inside one: a GPU is not made to wait for every step.
-    left = (error > TOLERANCE).nonzero()[:, 0]
-    if len(left):
+    for _ in range(NEWTON_ROUNDS):
+        # One look between rounds, never inside one: a GPU is not made to wait for every step.
+        # Asked as "not within", so that a nan, where sim / eps overflows, is left over too.
+        left = (~(error <= TOLERANCE)).nonzero()[:, 0]
+        if not len(left):
+            break
         dual[left], error[left] = _newton(kernel[left], a[left], b[left], dual[left])
-        if bool((error > 10 * TOLERANCE).any()):
-            worst = int(error.argmax())
-            raise TransportError(
-                f"sim: eps={eps} is too small for fp32 similarities spread over "
-                f"{(sim[worst].max() - sim[worst].min()).item():.3g} (marginals off by {error[worst]:.1e})"
-            )
+    if not bool((error <= 10 * TOLERANCE).all()):
+        worst = int(error.argmax())
+        raise TransportError(
+            f"sim: eps={eps} is too small for fp32 similarities of up to "
+            f"{sim[worst].abs().max().item():.3g} (marginals off by {error[worst]:.1e})"
+        )
     return _rows(kernel, a, dual)
 
 
 def _rows(kernel: Tensor, a: Tensor, dual: Tensor) -> Tensor:
     """The plan with exact row sums that a dual stands for."""
-    return torch.softmax(kernel + dual[:, None, :], -1) * a[..., None]
+    return torch.softmax(kernel + dual[..., None], 1) * a[:, None, :]
 
 
 def _sinkhorn(kernel: Tensor, a: Tensor, b: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
     """Log-domain Sinkhorn: duals [P, N] and what is wrong with their column sums [P]."""
-    log_a, log_b = a.log()[..., None], b.log()
+    log_a, log_b = a.log()[:, None, :], b.log()
     dual = torch.zeros_like(b)
     error = torch.full_like(b[:, 0], math.inf)
     for _ in range(SINKHORN_STEPS):
-        log_columns = torch.logsumexp(torch.log_softmax(kernel + dual[:, None, :], -1) + log_a, 1)
+        log_columns = torch.logsumexp(torch.log_softmax(kernel + dual[..., None], 1) + log_a, -1)
         error = (log_columns.exp() - b).abs().sum(-1)
         step = torch.where(descriptors, log_b - log_columns, 0.0)
         # A problem that is done stands still, so its answer does not depend on how long others take.
@@ -159,16 +183,20 @@ def _sinkhorn(kernel: Tensor, a: Tensor, b: Tensor, descriptors: Tensor) -> tupl
 
 def _newton(kernel: Tensor, a: Tensor, b: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     """Damped Newton ascent on the dual: duals [P, N] and what is wrong with their column sums [P]."""
-    inverse_a = torch.where(a > 0, 1 / a, 0.0)[..., None]
+    inverse_a = torch.where(a > 0, 1 / a, 0.0)[:, None, :]
     # The dual is flat along (1, ..., 1); b b^T fills that direction, the ridge those of masked columns.
-    fill = b[:, :, None] * b[:, None, :] + 1e-7 * torch.eye(b.shape[-1], device=b.device)
+    eye = torch.eye(b.shape[-1], device=b.device)
+    fill = b[:, :, None] * b[:, None, :] + 1e-7 * eye
     error = torch.full_like(b[:, 0], math.inf)
     for _ in range(NEWTON_STEPS):
         plan = _rows(kernel, a, dual)
-        columns = plan.sum(1)
+        columns = plan.sum(-1)
         gradient = b - columns
         error = gradient.abs().sum(-1)
-        hessian = torch.diag_embed(columns) - plan.mT @ (plan * inverse_a) + fill
+        # The Hessian is the Laplacian of these weights. Its diagonal as their sum, not as what the column
+        # leaves over, keeps it positive where a nearly binary plan makes both almost equal.
+        weights = (plan * inverse_a) @ plan.mT * (1 - eye)
+        hessian = torch.diag_embed(columns) - (plan * inverse_a) @ plan.mT + fill
         direction = torch.linalg.solve_ex(hessian, gradient[..., None])[0][..., 0]
         spread = (direction.amax(-1) - direction.amin(-1)).clamp_min(1e-6)
         step = direction * (torch.log1p(spread) / spread)[:, None]

@@ -82,7 +82,13 @@ def test_reports_of_videos_with_one_name_do_not_overwrite_each_other(ost, bikes,
 
 def test_views_and_match_and_eps_reach_the_matching(ost, bikes):
     told = []
-    for extra in ([], ["--views", "2x3"], ["--match", "mean"], ["--descriptors", "spatial"], ["--eps", "0.01"]):
+    for extra in (
+        [],
+        ["--views", "2x3"],
+        ["--match", "mean"],
+        ["--descriptors", "spatial"],
+        ["--eps", "0.01"],
+    ):
         code, out, _ = ost(*lite(bikes, "--classes", CLASSES, "--json", *extra))
         assert code == 0
         told.append(json.loads(out)["classes"])
@@ -148,7 +154,14 @@ def test_the_authors_format_is_imported(ost, tmp_path):
     (tmp_path / "s.json").write_text(json.dumps({"0": ["a cup"], "1": ["a hill"]}))
     (tmp_path / "t.json").write_text(json.dumps({"0": ["lift", "drink"], "1": ["walk"]}))
     (tmp_path / "labels.csv").write_text("id,name\n0,drink\n1,ClimbHill\n")
-    parts = ["--spatial", tmp_path / "s.json", "--temporal", tmp_path / "t.json", "--labels", tmp_path / "labels.csv"]
+    parts = [
+        "--spatial",
+        tmp_path / "s.json",
+        "--temporal",
+        tmp_path / "t.json",
+        "--labels",
+        tmp_path / "labels.csv",
+    ]
     assert ost("packs", "import", *parts, "-o", tmp_path / "pack.json")[0] == 0
     assert "climb hill  (ClimbHill)" in ost("packs", "show", tmp_path / "pack.json", "climb hill")[1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,7 +47,8 @@ class Pack:
     """Classes in order, with where their descriptors come from.
 
     Raises:
-        PackError: there is no class, one has no name, or two have names that fold to the same.
+        PackError: there is no class, one has no name, two have names that fold to the same, or a text
+            cannot be written as UTF-8.
     """
 
     name: str
@@ -68,6 +70,12 @@ class Pack:
                     f"pack {self.name!r} has class {item.name!r} twice (also as {seen[key]!r}); remove one"
                 )
             seen[key] = item.name
+            try:
+                "".join((item.name, item.label or "", *item.spatial, *item.temporal)).encode()
+            except UnicodeEncodeError as error:
+                raise PackError(
+                    f"pack {self.name!r}, class {item.name!r}: holds half a character, which is not Unicode"
+                ) from error
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -112,8 +120,9 @@ class Pack:
 
 
 def fold(name: str | None) -> str:
-    """The spelling-free key of a class name: letters and digits, case folded, in every script."""
-    return "".join(ch for ch in (name or "").casefold() if ch.isalnum())
+    """The spelling-free key of a class name: no case, spaces or punctuation; every script and sign stays."""
+    text = unicodedata.normalize("NFKC", (name or "").casefold())
+    return "".join(ch for ch in text if unicodedata.category(ch)[0] in "LMNS")
 
 
 def readable(label: str) -> str:
@@ -132,16 +141,40 @@ def load_pack(path: str | Path) -> Pack:
         PackError: the file cannot be read, is not JSON, or does not follow the schema; the message names the
             class and the field.
     """
-    place = Path(path)
+    return parse_pack(read_json(path), str(path))
+
+
+def read_json(path: str | Path) -> object:
+    """A JSON file decoded; a key that an object holds twice is an error, not the last one's win."""
+    text = read_text(path)
     try:
-        if place.stat().st_size > MAX_BYTES:
-            raise PackError(f"{place}: larger than {MAX_BYTES >> 20} MiB, which no pack is")
-        data = json.loads(place.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PackError(f"{place}: cannot be read ({error.strerror})") from error
+        return json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise PackError(f"{place}: is not JSON ({str(error)[:100]})") from error
-    return parse_pack(data, str(place))
+        raise PackError(f"{path}: is not JSON ({str(error)[:100]})") from error
+
+
+def read_text(path: str | Path) -> str:
+    """A UTF-8 file of at most `MAX_BYTES`, with or without a byte-order mark."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PackError(f"{path}: cannot be read ({error})") from error
+    if len(data) > MAX_BYTES:
+        raise PackError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no list of classes is")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PackError(f"{path}: is not UTF-8 text ({error})") from error
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        keys = [key for key, _ in pairs]
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {doubled!r} stands twice in one object")
+    return entries
 
 
 def parse_pack(data: object, where: str) -> Pack:
@@ -196,7 +229,7 @@ def _object(data: object, fields: set[str], where: str) -> dict[str, object]:
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise PackError(f"{where} must be a text that is not empty, is {value!r}")
+        raise PackError(f"{where} must be a text that is not empty, is {value!r:.100}")
     return " ".join(value.split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from ost.catalog import did_you_mean
-from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, readable
+from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, read_json, read_text, readable
 from ost.errors import PackError
 
 Spec = str | Path | Sequence[str] | Pack
@@ -60,16 +61,21 @@ def resolve(spec: Spec) -> Pack:
                 "give at least two class names, separated by commas"
             )
         return _join("classes", names)
-    return _join("classes", [str(name).strip() for name in spec])
+    names = list(spec)
+    for i, name in enumerate(cast(list[object], names)):
+        if not isinstance(name, str):
+            raise PackError(f"class {i} of the list must be a text, is {name!r:.100}")
+    return _join("classes", [name.strip() for name in names])
 
 
 def import_authors(spatial: str | Path, temporal: str | Path, labels: str | Path, name: str) -> Pack:
     """A pack from the OST authors' format: two JSON files `{"0": [...], ...}` and an `id,name` CSV.
 
     Raises:
-        PackError: a row of the CSV has no entry in one of the files, or an entry has no row.
+        PackError: a row of the CSV has no entry in one of the files, an entry has no row, or the rows are not
+            in the order of their ids.
     """
-    names = _read_list(Path(labels))
+    names = _read_list(Path(labels), numbered=True)
     kinds = [_read_numbered(Path(path), len(names)) for path in (spatial, temporal)]
     classes = [
         {
@@ -106,38 +112,38 @@ def _join(name: str, labels: Iterable[str]) -> Pack:
     notices = ()
     if plain:
         shown = ", ".join(plain[:5]) + (f" and {len(plain) - 5} more" if len(plain) > 5 else "")
-        notices = (
-            f"{len(plain)} of {len(classes)} classes are in no shipped pack and are matched by name alone: {shown}",
-        )
+        count = f"{len(plain)} of {len(classes)} classes"
+        notices = (f"{count} are in no shipped pack and are matched by name alone: {shown}",)
     return Pack(name, tuple(classes), provenance={"method": "joined by name"}, notices=notices)
 
 
-def _read_list(path: Path) -> list[str]:
-    """Class names of a text file, one a line, or of a CSV with a column `name`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PackError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+def _read_list(path: Path, numbered: bool = False) -> list[str]:
+    """Class names of a text file, one a line, or of a CSV with a column `name`.
+
+    With `numbered`, a column `id` must count the rows from 0.
+    """
+    text = read_text(path)
     if path.suffix.lower() != ".csv":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        table = list(csv.DictReader(text.splitlines()))
+        table = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise PackError(f"{path}: is not a CSV ({error})") from error
-    column = next((key for key in (table[0] if table else {}) if key and key.strip().lower() == "name"), None)
-    if column is None:
+    columns = {key.strip().lower(): key for key in (table[0] if table else {}) if key}
+    if "name" not in columns:
         raise PackError(f"{path}: needs rows under a header with a column called name, as in id,name")
-    names = [(row[column] or "").strip() for row in table]
+    names = [(row[columns["name"]] or "").strip() for row in table]
     if "" in names:
-        raise PackError(f"{path}: row {names.index('') + 2} has no class name")
+        raise PackError(f"{path}: row {names.index('')} has no class name")
+    if numbered and "id" in columns:
+        for i, row in enumerate(table):
+            if (row[columns["id"]] or "").strip() != str(i):
+                raise PackError(f"{path}: row {i} ({names[i]!r}) has the id {row[columns['id']]!r}, not {i}")
     return names
 
 
 def _read_numbered(path: Path, count: int) -> list[list[str]]:
-    try:
-        data: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PackError(f"{path}: cannot be read as JSON ({error})") from error
+    data = read_json(path)
     if not isinstance(data, dict):
         raise PackError(f"{path}: must be an object with the keys 0 to {count - 1}")
     entries = cast(dict[str, list[str]], data)

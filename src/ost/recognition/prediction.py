@@ -110,7 +110,5 @@ def rank(scores: Scores) -> tuple[ClassScore, ...]:
 
 def _descending(probabilities: Tensor, logits: Tensor) -> list[int]:
     # Probabilities of unlikely classes underflow to the same 0; their logits still differ.
-    keyed = sorted(
-        zip(probabilities.tolist(), logits.tolist(), range(len(logits)), strict=True), reverse=True
-    )
-    return [a for _, _, a in keyed]
+    keys = list(zip(probabilities.tolist(), logits.tolist(), strict=True))
+    return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)

@@ -1,0 +1,230 @@
+"""The composition: settings, views, order, failures, what is printed."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from ost.descriptors.pack import Pack, PackClass
+from ost.errors import PackError, UsageError, VideoError
+from ost.recognition.embed import embed_frames
+from ost.recognition.match import match
+from ost.recognition.prediction import Prediction, rank
+from ost.recognition.recognizer import Recognizer, Settings
+from ost.types import Scores
+from ost.video.decode import decode
+from ost.video.transform import view_preprocess
+
+PACK = Pack(
+    "mine",
+    (
+        PackClass("sailing", ("a mast", "a hull"), ("casting off", "tacking")),
+        PackClass("rowing", ("oars",), ("pulling",)),
+        PackClass("swimming", ("water", "a cap", "goggles"), ("diving", "crawling")),
+    ),
+)
+SETTINGS = Settings(frames=4)
+
+
+@pytest.fixture
+def model(make_backbone):
+    return Recognizer(make_backbone(), SETTINGS)
+
+
+def test_a_prediction_ranks_every_class(model, make_video):
+    video = make_video("clip")
+    prediction = model.recognize(video, PACK)
+    assert {c.name for c in prediction.classes} == set(PACK.names)
+    probabilities = [c.probability for c in prediction.classes]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-6)
+    assert prediction.top(2) == list(prediction.classes[:2])
+    assert prediction.path == str(video)
+    assert (prediction.backbone, prediction.weights_hash, prediction.pack_hash) == ("fake", "w0", PACK.hash)
+    assert prediction.classes[0].name in repr(prediction)
+
+
+@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (3, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize("method", ["ot", "mean"])
+def test_views_have_their_softmax_each_and_then_the_mean(model, make_video, clips, crops, method):
+    video = make_video("clip", frames=11)
+    prediction = model.recognize(video, PACK, clips=clips, crops=crops, method=method)
+    backbone = model.backbone
+    frames = decode(video, frames=4, clips=clips, preprocess=view_preprocess(backbone.preprocess, crops))
+    embeddings = embed_frames(backbone, frames, crops)
+    assert len(embeddings.values) == clips * crops
+    head = model.head(PACK, Settings(method=method))
+    logits = match(embeddings, head, method=method).logits.double()
+    expected = torch.stack([view.softmax(0) for view in logits]).mean(0)
+    for item in prediction.classes:
+        a = PACK.names.index(item.name)
+        assert item.probability == pytest.approx(expected[a].item(), abs=1e-5)
+        assert item.logit == pytest.approx(logits[:, a].mean().item(), abs=1e-3)
+
+
+def test_the_mean_is_over_probabilities_and_not_over_logits():
+    ranked = rank(Scores(torch.tensor([[math.log(8), 0, 0], [0, 3, 3]]), ("a", "b", "c")))
+    of_views = [0.8, 1 / (1 + 2 * math.exp(3))]
+    assert ranked[0].name == "a"  # though its mean logit is the smallest
+    assert ranked[0].probability == pytest.approx(sum(of_views) / 2)
+    assert [c.logit for c in ranked] == pytest.approx([math.log(8) / 2, 1.5, 1.5])
+
+
+def test_classes_whose_probability_underflows_are_still_in_the_order_of_their_logits():
+    ranked = rank(Scores(torch.tensor([[-400.0, 0.0, -300.0, -500.0]]), ("a", "b", "c", "d")))
+    assert [c.name for c in ranked] == ["b", "c", "a", "d"]
+    assert [c.probability for c in ranked][1:] == [0, 0, 0]
+
+
+def test_classes_that_are_equal_keep_the_order_of_the_pack():
+    ranked = rank(Scores(torch.zeros(2, 4), ("d", "b", "a", "c")))
+    assert [c.name for c in ranked] == ["d", "b", "a", "c"]
+
+
+def test_many_videos_come_in_order_and_a_broken_one_stops_nothing(model, make_video, tmp_path):
+    good = [make_video(name) for name in ("one", "two", "three")]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("not a video")
+    videos = [
+        tmp_path / "missing.mp4",
+        good[0],
+        tmp_path / "empty",
+        good[1],
+        str(tmp_path / "text.mp4"),
+        good[2],
+    ]
+    results = list(model.recognize_all(videos, PACK))
+    assert [r.path for r in results] == [str(v) for v in videos]
+    assert [isinstance(r, VideoError) for r in results] == [True, False, True, False, True, False]
+    for video, result in zip(good, results[1::2], strict=True):
+        assert isinstance(result, Prediction)
+        assert result.classes == model.recognize(video, PACK).classes
+    assert len({r.classes for r in results[1::2]}) == 3
+
+
+def test_a_video_whose_embedding_is_not_finite_is_named_and_stops_nothing(model, make_video, monkeypatch):
+    videos = [make_video(name) for name in ("one", "two", "three")]
+    embed, calls = model.backbone.embed_frames, []
+
+    def sometimes_nan(pixels):
+        calls.append(len(pixels))
+        return embed(pixels) * (math.nan if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(model.backbone, "embed_frames", sometimes_nan)
+    results = list(model.recognize_all(videos, PACK))
+    assert [isinstance(r, VideoError) for r in results] == [False, True, False]
+    assert str(videos[1]) in str(results[1])
+
+
+def test_no_videos_give_no_predictions_and_a_reader_may_stop_early(model, make_video):
+    assert list(model.recognize_all([], PACK)) == []
+    videos = [make_video(name) for name in ("one", "two", "three")]
+    results = model.recognize_all(videos, PACK)
+    assert next(results).path == str(videos[0])
+    results.close()
+
+
+def test_classes_are_checked_before_any_video_is_opened(model, tmp_path):
+    with pytest.raises(PackError):
+        next(model.recognize_all([tmp_path / "missing.mp4"], ["a", "A"]))
+    with pytest.raises(UsageError):
+        next(model.recognize_all([tmp_path / "missing.mp4"], PACK, eps=-1))
+
+
+def test_a_head_is_built_once_for_all_videos(model, make_video):
+    videos = [make_video(name) for name in ("one", "two")]
+    list(model.recognize_all(videos, PACK))
+    model.recognize(videos[0], PACK, eps=1.0)
+    assert len(model.backbone.texts) == 2  # one call a kind
+    assert model.head(PACK) is model.head(PACK)
+    model.recognize(videos[0], PACK, method="mean")
+    assert model.backbone.texts[2:] == [["just sailing", "just rowing", "just swimming"]]
+
+
+def test_settings_of_one_call_are_forgotten_after_it(model, make_video):
+    video = make_video("clip")
+    before = model.recognize(video, PACK).classes
+    other = model.recognize(video, PACK, frames=2, eps=1.0, kinds=("spatial",))
+    assert other.frames.pixels.shape[0] == 2
+    assert set(other.head.kinds) == {"spatial"}
+    assert other.eps == 1.0
+    assert model.recognize(video, PACK).classes == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"frames": 0}, "frames and clips must be at least 1, not 0 and 1"),
+        ({"clips": 0}, "not 32 and 0"),
+        ({"crops": 2}, "1 or 3 crops, not 2"),
+        ({"method": "sinkhorn"}, "no matching 'sinkhorn'; use ot or mean"),
+        ({"kinds": ()}, "spatial, temporal or both, not none"),
+        ({"kinds": ("name",)}, "spatial, temporal or both, not name"),
+        ({"eps": 0}, "eps must be positive, not 0"),
+        ({"eps": math.nan}, "eps must be positive, not nan"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        Settings(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"sampling": "random"}, {"min_decoded": 1.5}])
+def test_a_wrong_decoding_setting_is_wrong_use_and_not_a_broken_video(model, make_video, wrong):
+    with pytest.raises(UsageError):
+        list(model.recognize_all([make_video("clip")], PACK, **wrong))
+
+
+def test_eps_infinity_is_the_mean_of_all_similarities(model, make_video):
+    prediction = model.recognize(make_video("clip"), PACK, eps=math.inf)
+    evidence = prediction.plan("rowing")
+    means = [sim.mean().item() for sim in evidence.similarity.values()]
+    logit = next(c.logit for c in prediction.classes if c.name == "rowing")
+    assert logit == pytest.approx(model.backbone.logit_scale * sum(means), abs=1e-4)
+
+
+def test_the_plan_of_a_class_explains_its_logit(model, make_video):
+    prediction = model.recognize(make_video("clip"), PACK)
+    for item in prediction.classes:
+        assert prediction.plan(item.name).logit == pytest.approx(item.logit, abs=1e-3)
+    assert prediction.plan().name == prediction.classes[0].name
+    with pytest.raises(UsageError, match="no class 'flying' among the 3"):
+        prediction.plan("flying")
+
+
+def test_the_plan_of_several_views_is_that_of_the_middle_crop_of_the_middle_clip(model, make_video):
+    video = make_video("clip", frames=11)
+    prediction = model.recognize(video, PACK, clips=4, crops=3)
+    logits = match(prediction.embeddings, prediction.head).logits
+    expected = logits[2 * 3 + 1, PACK.names.index("rowing")].item()
+    assert prediction.plan("rowing").logit == pytest.approx(expected, abs=1e-3)
+
+
+def test_mean_pooling_has_no_plan(model, make_video):
+    with pytest.raises(UsageError, match="no transport plan"):
+        model.recognize(make_video("clip"), PACK, method="mean").plan()
+
+
+def test_a_prediction_is_plain_json_with_null_for_unknown_times(model, make_video):
+    prediction = model.recognize(make_video("clip"), PACK, method="mean")
+    read = json.loads(json.dumps(prediction.as_dict(), allow_nan=False))
+    assert read["times"] == [None] * 4
+    assert [c["name"] for c in read["classes"]] == [c.name for c in prediction.classes]
+    assert set(read["classes"][0]) == {"name", "logit", "probability"}
+    assert set(read["seconds"]) == {"decoding", "towers", "matching"}
+    assert (read["weights"], read["pack"], read["backbone"]) == ("w0", PACK.hash, "fake")
+
+
+def test_a_video_file_has_the_times_of_its_frames(model, bikes):
+    times = model.recognize(bikes, PACK).as_dict()["times"]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= 10.1
+
+
+def test_notices_of_the_pack_and_the_towers_are_passed_on_once(model, make_video):
+    video, names = make_video("clip"), ["walking", "x" * 200]
+    for _ in range(2):
+        notices = model.recognize(video, names).notices
+        assert sum("in no shipped pack" in notice for notice in notices) == 1
+        assert notices.count("a text was cut") == 1
