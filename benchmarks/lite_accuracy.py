@@ -39,9 +39,8 @@ def main() -> None:
             clips[row["dataset"]].append(row)
 
     model = ost.load("lite", frames=options.frames)
-    print(
-        "| dataset | clips | classes | top-1 | top-5 | chance | seconds a clip |\n|---|---|---|---|---|---|---|"
-    )
+    print("| dataset | clips | classes | top-1 | top-5 | chance | seconds a clip |")
+    print("|---|---|---|---|---|---|---|")
     for dataset, rows in clips.items():
         labels = label_list(lists[dataset]) if dataset in lists else sorted({row["label"] for row in rows})
         pack = names_alone(dataset, labels)

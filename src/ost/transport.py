@@ -196,7 +196,7 @@ def _newton(kernel: Tensor, a: Tensor, b: Tensor, dual: Tensor) -> tuple[Tensor,
         # The Hessian is the Laplacian of these weights. Its diagonal as their sum, not as what the column
         # leaves over, keeps it positive where a nearly binary plan makes both almost equal.
         weights = (plan * inverse_a) @ plan.mT * (1 - eye)
-        hessian = torch.diag_embed(columns) - (plan * inverse_a) @ plan.mT + fill
+        hessian = torch.diag_embed(weights.sum(-1)) - weights + fill
         direction = torch.linalg.solve_ex(hessian, gradient[..., None])[0][..., 0]
         spread = (direction.amax(-1) - direction.amin(-1)).clamp_min(1e-6)
         step = direction * (torch.log1p(spread) / spread)[:, None]
