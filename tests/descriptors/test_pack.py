@@ -67,8 +67,13 @@ def without(field):
             a_pack({**BIKE, "spatial": ["Wheel", "a", "wheel "]}),
             "'riding a bike': spatial holds 'wheel' twice",
         ),
-        (a_pack(BIKE, ROPE, {"name": "Jumping_Rope"}), "class 'Jumping_Rope' twice (also as 'jumping rope')"),
-        (a_pack({"name": "..."}), "class without a name"),
+        (
+            a_pack(BIKE, ROPE, {**BIKE, "name": "Jumping_Rope"}),
+            "class 'Jumping_Rope' twice (also as 'jumping rope')",
+        ),
+        (a_pack({**BIKE, "name": "..."}), "class without a name"),
+        (a_pack(BIKE, {"name": "skiing"}), "class 'skiing' has no descriptors"),
+        (a_pack({**BIKE, "spatial": [], "temporal": []}), "class 'riding a bike' has no descriptors"),
         (a_pack({**ROPE, "spatial": ["half \ud83d"]}), "class 'jumping rope': holds half a character"),
     ],
 )
@@ -84,7 +89,7 @@ def test_a_pack_is_read_as_it_was_written(tmp_path):
         "mine",
         (
             PackClass("riding a bike", ("ü 漢 {name}",), ("100 % 'quoted' \"twice\"",), "Ride"),
-            PackClass("rope"),
+            PackClass("rope", temporal=("a jump",)),
         ),
         "CC0-1.0",
         {"model": "by hand", "nested": {"a": [1, None]}},
@@ -108,7 +113,12 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
     )
 )
 def test_any_text_survives_a_round_trip_through_json(classes):
-    data = a_pack(*({"name": f"class {i} {name}", "spatial": list(d)} for i, (name, d) in enumerate(classes)))
+    data = a_pack(
+        *(
+            {"name": f"class {i} {name}", "spatial": list(d), "temporal": ["a step"]}
+            for i, (name, d) in enumerate(classes)
+        )
+    )
     made = parse_pack(data, "here")
     again = parse_pack(json.loads(json.dumps(a_pack(*(c.as_dict() for c in made.classes)))), "here")
     assert again.classes == made.classes
@@ -197,7 +207,7 @@ def test_a_name_wins_over_another_classs_label():
 
 
 def test_selecting_keeps_the_order_asked_for_and_names_what_is_missing():
-    made = parse_pack(a_pack(BIKE, ROPE, {"name": "skiing"}, licence="MIT"), "here")
+    made = parse_pack(a_pack(BIKE, ROPE, {**ROPE, "name": "skiing"}, licence="MIT"), "here")
     chosen = made.select(["Skiing", "ride_bike"])
     assert chosen.names == ("skiing", "riding a bike")
     assert chosen.licence == "MIT"

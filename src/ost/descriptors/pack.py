@@ -196,6 +196,8 @@ def parse_pack(data: object, where: str) -> Pack:
         kinds = [
             _texts(item.get(kind, []), f"{where}: class {name!r}: {kind}") for kind in ("spatial", "temporal")
         ]
+        if not any(kinds):
+            raise PackError(f"{where}: class {name!r} has no descriptors; write some, or leave the class out")
         classes.append(PackClass(name, kinds[0], kinds[1], label))
     name = _text(top.get("name"), f"{where}: name")
     licence = top.get("licence", "")
