@@ -13,6 +13,17 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("OST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For problems so small that they only lose by being shared out."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def bikes() -> Path:
     """A real clip that a package carries: street scenes in Brussels, 10 s, 640 x 272."""

@@ -25,13 +25,7 @@ with warnings.catch_warnings():  # POT's own source holds an invalid escape
 SCALE = 100.0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Problems this small only lose by being shared out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_frames(clips=3, length=7, width=12, seed=0, masked=False):

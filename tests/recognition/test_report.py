@@ -29,13 +29,7 @@ HOSTILE = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Problems this small only lose by being shared out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Page(HTMLParser):
