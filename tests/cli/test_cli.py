@@ -166,6 +166,16 @@ def test_the_authors_format_is_imported(ost, tmp_path):
     assert "climb hill  (ClimbHill)" in ost("packs", "show", tmp_path / "pack.json", "climb hill")[1]
 
 
+def test_a_result_that_cannot_be_written_is_one_sentence(ost, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"0": ["a cup"], "1": ["a hill"]}))
+    (tmp_path / "labels.csv").write_text("id,name\n0,drink\n1,climb\n")
+    texts, labels = tmp_path / "s.json", tmp_path / "labels.csv"
+    parts = ["--spatial", texts, "--temporal", texts, "--labels", labels, "-o", labels / "pack.json"]
+    code, _, err = ost("packs", "import", *parts)
+    assert code == 2
+    assert err.startswith("ost: ") and "labels.csv" in err and err.count("\n") == 1
+
+
 def test_known_weights_are_listed_with_their_licence(ost):
     out = ost("weights", "list")[1]
     assert out.count("CC BY-NC-SA 4.0") == 25

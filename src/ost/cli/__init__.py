@@ -51,3 +51,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a result that cannot be written where it was asked for
+        typer.echo(f"ost: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+        sys.exit(2)
