@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ost.backbones.archive import LEGACY_MAGIC
+from ost.backbones.load import find_weights
 from ost.backbones.weights import read_weights
 from ost.errors import WeightsError
 
@@ -282,11 +283,13 @@ class TestDamage:
         assert refusal(tmp_path).endswith("is a folder, not a weight file")
         assert refusal(tmp_path / "none.pt").endswith("there is no such weight file")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-    def test_a_file_that_may_not_be_read_says_so(self, state, tmp_path):
-        write_open_clip(state, path := tmp_path / "locked.pt")
-        path.chmod(0)
-        assert "cannot be read (Permission denied)" in refusal(path)
+    @pytest.mark.parametrize("locked", ["w.pt", "."])
+    def test_a_file_that_may_not_be_read_says_so(self, state, unprivileged, locked):
+        folder, drop = unprivileged
+        write_open_clip(state, path := folder / "w.pt")
+        (folder / locked).chmod(0)
+        drop()
+        assert "cannot be read (Permission denied)" in refusal(find_weights(path, print)[0])
 
     def test_a_big_endian_file_says_so(self, tmp_path):
         write_zip({"a": tensor()}, path := tmp_path / "big.pt", order="big")

@@ -111,10 +111,12 @@ def test_no_permission_is_said(tmp_path, monkeypatch, what):
     assert "permission" in refusal(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file_is_refused(tmp_path):
-    path = video(tmp_path / "a.mp4", 5)
-    path.chmod(0)
+@pytest.mark.parametrize("locked", ["a.mp4", "."])
+def test_unreadable_file_is_refused(unprivileged, locked):
+    folder, drop = unprivileged
+    path = video(folder / "a.mp4", 5)
+    (folder / locked).chmod(0)
+    drop()
     assert "permission" in refusal(path)
 
 

@@ -36,3 +36,13 @@ def test_a_folder_with_nothing_to_see_is_an_error(tmp_path):
     make(tmp_path, "notes.txt")
     with pytest.raises(UsageError, match="neither videos nor frame images"):
         find_videos([tmp_path])
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_loses_no_other_video(unprivileged):
+    folder, drop = unprivileged
+    make(folder, "fine.mp4", "locked/a.mp4")
+    (folder / "locked").chmod(0)
+    drop()
+    locked = str(folder / "locked")
+    assert find_videos([folder]) == [str(folder / "fine.mp4"), locked]
+    assert find_videos([locked, f"{locked}/a.mp4"]) == [locked, f"{locked}/a.mp4"]

@@ -108,7 +108,7 @@ def find_weights(weights: str | Path, tell: Tell) -> tuple[Path, BackboneSpec | 
         file = fetch(published.weights, text)
         show_licence_once(text, published.licence, tell)
         return file, None
-    if not Path(text).exists():
+    if not _is_there(text):
         if text.startswith("ost/"):
             PUBLISHED.find(text)  # says what is meant
         spec = find_spec(text)
@@ -118,6 +118,13 @@ def find_weights(weights: str | Path, tell: Tell) -> tuple[Path, BackboneSpec | 
             f"{text!r} is neither a weight file nor a known name{did_you_mean(text, _known([*PUBLISHED]))}"
         )
     return Path(text), None
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # looking is forbidden; reading will say so
+        return True
 
 
 def find_spec(name: str) -> BackboneSpec | None:

@@ -92,10 +92,10 @@ def read_weights(path: str | Path) -> Weights:
         WeightsError: the file is missing, damaged, refused, or holds no CLIP.
     """
     place = Path(path)
-    if not place.is_file():
-        what = "is a folder, not a weight file" if place.is_dir() else "there is no such weight file"
-        raise WeightsError(f"{place}: {what}")
     try:
+        if not place.is_file():
+            what = "is a folder, not a weight file" if place.is_dir() else "there is no such weight file"
+            raise WeightsError(f"{place}: {what}")
         digest = file_hash(place)
     except OSError as error:
         raise WeightsError(f"{place}: cannot be read ({error.strerror})") from error
