@@ -13,7 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import ost
-from ost.descriptors.pack import Pack, PackClass, fold, readable
+from ost.descriptors.names import fold, readable
+from ost.descriptors.pack import Pack, PackClass
 
 
 def names_alone(name: str, labels: list[str]) -> Pack:

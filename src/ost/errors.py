@@ -33,3 +33,8 @@ class PackError(OstError):
 
 class TransportError(OstError, ValueError):
     """A similarity, mask or entropic weight for which no transport plan exists."""
+
+
+def first_line(error: Exception, most: int = 160) -> str:
+    """What another library's error says, short enough for a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

@@ -6,7 +6,7 @@ kind (padded to the longest class), D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["spatial", "temporal", "name"]
+BOTH: tuple[Kind, ...] = ("spatial", "temporal")  # the kinds of descriptors
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,21 @@ class Templates:
     spatial: str
     temporal: str
     name: str
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """What a text tower reads.
+
+    Attributes:
+        limit: its context length in tokens, start and end included.
+        count: tokens of a text, start and end included.
+        templates: the sentences it is given.
+    """
+
+    limit: int
+    count: Callable[[str], int]
+    templates: Templates
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ost.descriptors import pack as module
-from ost.descriptors.pack import Pack, PackClass, fold, load_pack, parse_pack, readable, save_pack
+from ost.descriptors.names import fold, readable
+from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, save_pack
 from ost.descriptors.spec import shipped_pack
 from ost.errors import PackError
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 import ost
-from ost.descriptors.pack import fold
+from ost.descriptors.names import fold
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ost.backbones.text import first_line
-from ost.errors import WeightsError
+from ost.errors import WeightsError, first_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 

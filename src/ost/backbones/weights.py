@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ost.backbones.archive import read_archive
 from ost.backbones.catalog import clip_preprocess, ost_preprocess
-from ost.backbones.text import first_line
-from ost.errors import WeightsError
+from ost.errors import WeightsError, first_line
 from ost.files import atomic, file_hash, text_hash
 from ost.types import Preprocess
 

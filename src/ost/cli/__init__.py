@@ -9,6 +9,7 @@ import typer
 
 import ost
 from ost.cli.demo import demo
+from ost.cli.describe import describe
 from ost.cli.packs import packs_app
 from ost.cli.recognize import recognize
 from ost.cli.weights import weights_app
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(recognize)
+app.command()(describe)
 app.add_typer(packs_app, name="packs")
 app.add_typer(weights_app, name="weights")
 

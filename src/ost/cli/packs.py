@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from ost.cli.show import show_notices, stderr, stdout
-from ost.descriptors.pack import Pack, fold, save_pack
-from ost.descriptors.spec import import_authors, resolve, shipped, shipped_pack
+from ost.cli.show import (
+    progress,
+    show_accuracy,
+    show_failures,
+    show_notices,
+    show_reports,
+    stderr,
+    stdout,
+    with_progress,
+)
+from ost.descriptors.pack import Pack, save_pack
+from ost.descriptors.shipped import shipped, shipped_pack, whole_packs
+from ost.descriptors.spec import import_authors, resolve
+from ost.errors import UsageError
+
+if TYPE_CHECKING:
+    from ost.backbones.base import Backbone
+    from ost.evaluate.labelled import Accuracy
 
 packs_app = typer.Typer(no_args_is_help=True, help="Descriptor packs: list, show, check, import.")
 SpecArgument = Annotated[str, typer.Argument(help="A shipped pack, a pack file, or any other SPEC.")]
@@ -49,23 +63,66 @@ def show(
 
 
 @packs_app.command()
-def check(spec: SpecArgument) -> None:
-    """Count what a pack holds and name what looks wrong; exit code 1 if anything does."""
-    pack = resolve(spec)
-    console = stdout()
-    faults = pack_faults(pack)
-    for kind in ("spatial", "temporal"):
-        counts = Counter(len(getattr(item, kind)) for item in pack.classes)
-        spread = ", ".join(f"{classes} classes with {n}" for n, classes in sorted(counts.items()))
-        words = [len(text.split()) for item in pack.classes for text in getattr(item, kind)]
-        length = f"; {min(words)} to {max(words)} words, mean {sum(words) / len(words):.1f}" if words else ""
-        console.print(Text(f"{kind}: {spread}{length}"))
-    console.print(Text(f"{pack.name}: {len(pack)} classes, hash {pack.hash[:12]}, {len(faults)} to look at"))
-    for fault in faults:
-        console.print(Text(f"  {fault}"))
-    show_notices(stderr(), list(pack.notices))
-    if faults:
+def check(
+    specs: Annotated[
+        list[str] | None, typer.Argument(metavar="SPEC...", help="Packs; all shipped ones if none is given.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Whose text tower measures the classes.")] = "lite",
+    weights: Annotated[str | None, typer.Option(help="Weights for it; see ost recognize.")] = None,
+    clips: Annotated[
+        Path | None, typer.Option(help="CSV with the columns path and label: accuracy on labelled clips.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Only the clips with this in the column dataset.")
+    ] = None,
+    only_labelled: Annotated[
+        bool, typer.Option("--only-labelled", help="Tell apart only the classes that some clip shows.")
+    ] = False,
+    frames: Annotated[int, typer.Option(min=1, help="Frames a clip.")] = 32,
+    picture: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
+    pairs: Annotated[int, typer.Option(min=0, max=20, help="Most confusable pairs to list, of each.")] = 5,
+) -> None:
+    """Is a pack any good? Exit code 1 if something in one is wrong, or a clip could not be used."""
+    if (clips or picture) and len(specs or []) != 1:
+        raise UsageError("--clips and --picture are for one pack; name it")
+    if (dataset or only_labelled) and not clips:
+        raise UsageError("--dataset and --only-labelled choose among clips; name a manifest with --clips")
+    packs = [resolve(spec) for spec in specs] if specs else [shipped_pack(name) for name in whole_packs()]
+    from ost.backbones.load import load_backbone
+    from ost.evaluate.pack import check_pack
+
+    notes = stderr()
+    tower = load_backbone(backbone, weights, tell=lambda line: show_notices(notes, [line]))
+    reports = [
+        check_pack(pack, lambda texts: tower.embed_text(texts).values)
+        for pack in with_progress(packs, len(packs), "checking")
+    ]
+    show_reports(stdout(), reports, tower.name, pairs)
+    show_notices(notes, [line for pack in packs for line in pack.notices])
+    found = _score(tower, packs[0], clips, dataset, only_labelled, frames) if clips else None
+    if found:
+        show_accuracy(stdout(), found)
+        show_failures(notes, list(found.failures), found.clips + len(found.failures))
+    if picture:
+        from ost.evaluate.picture import save_picture
+
+        save_picture(reports[0], picture, found)
+        stdout().print(Text(f"picture: {picture}"))
+    if any(report.faults for report in reports) or (found and found.failures):
         raise typer.Exit(1)
+
+
+def _score(
+    tower: Backbone, pack: Pack, clips: Path, dataset: str | None, only_labelled: bool, frames: int
+) -> Accuracy:
+    from ost.datasets.manifest import read_manifest
+    from ost.evaluate.labelled import accuracy, of_labels
+    from ost.recognition.recognizer import Recognizer, Settings
+
+    rows = read_manifest(clips, dataset)
+    classes = of_labels(pack, rows, only_labelled=only_labelled)
+    with progress("scoring clips", len(rows)) as advance:
+        return accuracy(Recognizer(tower, Settings(frames=frames)), classes, rows, advance)
 
 
 @packs_app.command("import")
@@ -80,31 +137,3 @@ def import_pack(
     pack = import_authors(spatial, temporal, labels, name or output.stem)
     save_pack(pack, output)
     stdout().print(Text(f"{output}: {len(pack)} classes, hash {pack.hash[:12]}"))
-
-
-def pack_faults(pack: Pack) -> list[str]:
-    """What a careful reader would object to, one sentence each."""
-    faults: list[str] = []
-    usual = {
-        kind: Counter(len(getattr(item, kind)) for item in pack.classes).most_common(1)[0][0]
-        for kind in ("spatial", "temporal")
-    }
-    owners: dict[str, str] = {}
-    for item in pack.classes:
-        for kind in ("spatial", "temporal"):
-            texts: tuple[str, ...] = getattr(item, kind)
-            if len(texts) != usual[kind]:
-                faults.append(
-                    f"{item.name}: {len(texts)} {kind} descriptors, most classes have {usual[kind]}"
-                )
-            for text in texts:
-                other = owners.setdefault(text.casefold(), item.name)
-                if other != item.name:
-                    faults.append(f"{item.name}: shares {text!r} with {other}")
-        faults += [
-            f"{item.name}: named in its spatial {t!r}" for t in item.spatial if fold(item.name) in fold(t)
-        ]
-    recorded = pack.provenance.get("hash")
-    if recorded is not None and recorded != pack.hash:
-        faults.append(f"edited since it was written: its hash was {str(recorded)[:12]}")
-    return faults

@@ -6,16 +6,14 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ost.cli.show import show_failures, show_notices, show_prediction, stderr, stdout
+from ost.cli.show import show_failures, show_notices, show_prediction, stderr, stdout, with_progress
 from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from ost.recognition.prediction import Prediction
 
 
@@ -117,7 +115,7 @@ def recognize(
     failures: list[VideoError] = []
     told: set[str] = set()
     results = Recognizer(tower, settings).recognize_all(paths, pack)
-    for result in _with_progress(results, len(paths)):
+    for result in with_progress(results, len(paths), "recognising"):
         if isinstance(result, VideoError):
             failures.append(result)
             continue
@@ -164,19 +162,3 @@ class _Pages:
         page = self._folder / f"{name}.html"
         prediction.save_html(page)
         return page
-
-
-def _with_progress(results: Iterable[Any], total: int) -> Iterator[Any]:
-    """A progress bar on stderr, where someone is looking."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = stderr()
-    if total < 2 or not console.is_terminal:
-        yield from results
-        return
-    columns = (TextColumn("recognising"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        for result in results:
-            progress.advance(task)
-            yield result

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ost.types import BOTH
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from ost.errors import VideoError
+    from ost.evaluate.labelled import Accuracy
+    from ost.evaluate.pack import PackReport
     from ost.recognition.prediction import Prediction
 
 BAR = 24
+T = TypeVar("T")
 
 
 def stdout() -> Console:
@@ -51,3 +59,76 @@ def show_failures(console: Console, failures: list[VideoError], total: int) -> N
         console.print(Text(f"{len(failures)} of {total} videos could not be used:", style="red"))
         for failure in failures:
             console.print(Text(f"  {failure}"))
+
+
+def show_reports(console: Console, reports: list[PackReport], tower: str, pairs: int) -> None:
+    """Checked packs as a table, then their most confusable pairs and their faults."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("pack", "classes", *BOTH, "longest", "over 77", "over 32", "faults"):
+        table.add_column(column, justify="left" if column == "pack" else "right")
+    for r in reports:
+        cells = [str(len(r.pack))]
+        for kind in BOTH:
+            (fewest, most), (low, _, high) = r.counts[kind], r.words[kind]
+            number = str(most) if fewest == most else f"{fewest}-{most}"
+            cells.append(f"{number} of {low}-{high} words")
+        cells += [f"{r.longest} tokens", *map(str, r.too_long.values()), str(len(r.faults))]
+        table.add_row(Text(r.pack.name), *cells)
+    console.print(table)
+    measured = [(r, r.separability) for r in reports if r.separability]
+    if measured:
+        table = Table(box=None, pad_edge=False)
+        for column in ("pack", "names", "spatial", "temporal", "own name: spatial", "temporal"):
+            table.add_column(column, justify="left" if column == "pack" else "right")
+        for r, found in measured:
+            shares = [f"{found.own_name[kind]:.0%}" for kind in BOTH]
+            means = [f"{found.mean[kind]:.3f}" for kind in ("name", *BOTH)]
+            table.add_row(Text(r.pack.name), *means, *shares)
+        console.print(f"\nmean cosine between classes, and classes whose nearest name is their own ({tower})")
+        console.print(table)
+    for r, found in measured:
+        if pairs:
+            console.print(Text(f"\n{r.pack.name}, most confusable (cosine of descriptors, of names):"))
+        for pair in found.closest[:pairs]:
+            figures = f"  {pair.descriptors:.2f}  {pair.names:.2f}"
+            console.print(Text(f"{figures}  {pair.first} | {pair.second}"))
+    for r in reports:
+        for fault in r.faults:
+            console.print(Text(f"{r.pack.name}: {fault}", style="red"))
+
+
+def show_accuracy(console: Console, found: Accuracy) -> None:
+    """Right answers by what was matched."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("matched", "top-1", "top-5", "right"):
+        table.add_column(column, justify="left" if column == "matched" else "right")
+    total = max(1, found.clips)
+    for way, right in found.top1.items():
+        table.add_row(
+            way, f"{right / total:.1%}", f"{found.top5[way] / total:.1%}", f"{right} of {found.clips}"
+        )
+    console.print(f"\n{found.clips} clips, {found.classes} classes, chance {1 / found.classes:.1%}")
+    console.print(table)
+
+
+@contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, where someone is looking; gives what to call after each step."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stderr()
+    if total < 2 or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+def with_progress(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
+    """The results, with a progress bar."""
+    with progress(doing, total) as advance:
+        for result in results:
+            advance()
+            yield result

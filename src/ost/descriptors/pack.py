@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from ost.descriptors.names import fold
 from ost.errors import PackError
 from ost.files import text_hash, write_text
+from ost.types import BOTH
 
 SCHEMA = 1
 MAX_BYTES = 64 << 20
@@ -116,22 +116,8 @@ class Pack:
                 f"pack {self.name!r} has no class {_list(missing)}; see ost packs show {self.name}"
             )
         classes = tuple(cast(PackClass, self.find(name)) for name in wanted)
-        return Pack(self.name, classes, self.licence, self.provenance)
-
-
-def fold(name: str | None) -> str:
-    """The spelling-free key of a class name: no case, spaces or punctuation; every script and sign stays."""
-    text = unicodedata.normalize("NFKC", (name or "").casefold())
-    return "".join(ch for ch in text if unicodedata.category(ch)[0] in "LMNS")
-
-
-def readable(label: str) -> str:
-    """A label as words: `ApplyEyeMakeup` -> "apply eye makeup", `brush_hair` -> "brush hair"."""
-    words = label.replace("_", " ")
-    if " " not in words.strip():
-        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", words)
-        words = words.lower() if words != label else words
-    return " ".join(words.split())
+        whole = {key: value for key, value in self.provenance.items() if key != "hash"}
+        return Pack(self.name, classes, self.licence, whole)
 
 
 def load_pack(path: str | Path) -> Pack:
@@ -193,9 +179,7 @@ def parse_pack(data: object, where: str) -> Pack:
         item = _object(entry, _CLASS_FIELDS, spot)
         name = _text(item.get("name"), f"{spot}: name")
         label = _text(item["label"], f"{spot}: label") if item.get("label") is not None else None
-        kinds = [
-            _texts(item.get(kind, []), f"{where}: class {name!r}: {kind}") for kind in ("spatial", "temporal")
-        ]
+        kinds = [_texts(item.get(kind, []), f"{where}: class {name!r}: {kind}") for kind in BOTH]
         if not any(kinds):
             raise PackError(f"{where}: class {name!r} has no descriptors; write some, or leave the class out")
         classes.append(PackClass(name, kinds[0], kinds[1], label))

@@ -4,68 +4,75 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
-from ost.catalog import did_you_mean
-from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, read_json, read_text, readable
+from ost.descriptors.lookup import join, named
+from ost.descriptors.names import readable
+from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, read_json, read_text
+from ost.descriptors.shipped import shipped, shipped_pack
 from ost.errors import PackError
 
 Spec = str | Path | Sequence[str] | Pack
 
 
-def shipped() -> list[str]:
-    """Names of the packs that come with the package."""
-    folder = files("ost.descriptors") / "packs"
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json"))
-
-
-@cache
-def shipped_pack(name: str) -> Pack:
-    """A pack that comes with the package, by name."""
-    if name not in shipped():
-        raise PackError(f"there is no pack called {name!r}{did_you_mean(name, shipped())}")
-    text = (files("ost.descriptors") / "packs" / f"{name}.json").read_text(encoding="utf-8")
-    return parse_pack(json.loads(text), name)
-
-
 def resolve(spec: Spec) -> Pack:
     """A pack from a shipped pack's name, a pack file, a text file, an `id,name` CSV, or class names.
 
-    Names alone are looked up in the shipped packs; one that is in none gets no descriptors, so its prompts
-    are the plain template around its name, and the pack carries a notice.
+    Names alone are looked up in the shipped packs; see `ost.descriptors.lookup.join`.
 
     Raises:
         PackError: the file is missing or malformed, or a class is empty or doubled.
     """
+    found = _read(spec)
+    if isinstance(found, Pack):
+        return found
+    if isinstance(spec, str) and len(found.names) == 1 and not _is_file(spec):
+        raise PackError(
+            f"{spec!r} is neither a shipped pack ({', '.join(shipped())}) nor a file; "
+            "give at least two class names, separated by commas"
+        )
+    return join(found.title, found.names)
+
+
+def class_list(spec: Spec) -> Pack:
+    """The classes that a spec names, without descriptors.
+
+    Raises:
+        PackError: as `resolve`; a single name is enough here.
+    """
+    found = _read(spec)
+    if isinstance(found, Pack):
+        return Pack(found.name, tuple(PackClass(item.name, label=item.label) for item in found.classes))
+    return Pack(found.title, tuple(named(label) for label in found.names))
+
+
+class _Names(NamedTuple):
+    title: str
+    names: list[str]
+
+
+def _read(spec: Spec) -> Pack | _Names:
+    """What a spec holds: a pack, or names yet to be looked up."""
     if isinstance(spec, Pack):
         return spec
     if isinstance(spec, str) and spec in shipped():
         return shipped_pack(spec)
     if isinstance(spec, str | Path) and _is_file(spec):
         path = Path(spec)
-        return load_pack(path) if path.suffix.lower() == ".json" else _join(path.stem, _read_list(path))
+        return load_pack(path) if path.suffix.lower() == ".json" else _Names(path.stem, _read_list(path))
     if isinstance(spec, Path):
         raise PackError(f"{spec}: there is no such file")
     if isinstance(spec, str):
         if Path(spec).suffix.lower() in {".json", ".txt", ".csv"} and "," not in spec:
             raise PackError(f"{spec}: there is no such file")
-        names = [part.strip() for part in spec.split(",")]
-        if len(names) == 1:
-            raise PackError(
-                f"{spec!r} is neither a shipped pack ({', '.join(shipped())}) nor a file; "
-                "give at least two class names, separated by commas"
-            )
-        return _join("classes", names)
+        return _Names("classes", [part.strip() for part in spec.split(",")])
     names = list(spec)
     for i, name in enumerate(cast(list[object], names)):
         if not isinstance(name, str):
             raise PackError(f"class {i} of the list must be a text, is {name!r:.100}")
-    return _join("classes", [name.strip() for name in names])
+    return _Names("classes", [name.strip() for name in names])
 
 
 def import_authors(spatial: str | Path, temporal: str | Path, labels: str | Path, name: str) -> Pack:
@@ -96,25 +103,6 @@ def _is_file(spec: str | Path) -> bool:
         return Path(spec).is_file()
     except (OSError, ValueError):  # a list of names may be too long for a file name
         return False
-
-
-def _join(name: str, labels: Iterable[str]) -> Pack:
-    """Classes by name, with the descriptors of the first shipped pack that knows each."""
-    packs = [shipped_pack(known) for known in shipped()]
-    classes: list[PackClass] = []
-    plain: list[str] = []
-    for label in labels:
-        found = next((hit for pack in packs if (hit := pack.find(label))), None)
-        if found is None:
-            plain.append(readable(label))
-            found = PackClass(readable(label), label=label if readable(label) != label else None)
-        classes.append(found)
-    notices = ()
-    if plain:
-        shown = ", ".join(plain[:5]) + (f" and {len(plain) - 5} more" if len(plain) > 5 else "")
-        count = f"{len(plain)} of {len(classes)} classes"
-        notices = (f"{count} are in no shipped pack and are matched by name alone: {shown}",)
-    return Pack(name, tuple(classes), provenance={"method": "joined by name"}, notices=notices)
 
 
 def _read_list(path: Path, numbered: bool = False) -> list[str]:

@@ -19,11 +19,10 @@ from torch.nn.functional import normalize
 
 from ost.errors import TransportError, UsageError
 from ost.transport import score
-from ost.types import ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, Scores
+from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, Scores
 
 Method = Literal["ot", "mean"]
 EPS = 0.1
-BOTH: tuple[Kind, ...] = ("spatial", "temporal")
 CHUNK_ELEMENTS = 1 << 23  # similarities in memory at once, 32 MiB in fp32
 
 

@@ -14,9 +14,9 @@ from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError, VideoError
 from ost.recognition.embed import class_head, embed_frames
-from ost.recognition.match import BOTH, EPS, Method, match
+from ost.recognition.match import EPS, Method, match
 from ost.recognition.prediction import Prediction, rank
-from ost.types import ClassHead, Frames, Kind, Seconds
+from ost.types import BOTH, ClassHead, Frames, Kind, Seconds
 from ost.video.decode import MIN_DECODED, Sampling, decode
 from ost.video.transform import view_preprocess
 

@@ -1,0 +1,31 @@
+"""How a text tower reads: its context length, tokenizer and templates, without its weights."""
+
+from __future__ import annotations
+
+from ost.backbones.catalog import DEFAULT, LITE
+from ost.catalog import did_you_mean
+from ost.errors import UsageError
+from ost.types import TextContext
+
+
+def text_context(name: str | None = None) -> TextContext:
+    """What the backbone of that name reads; nothing is downloaded but, for some, the tokenizer.
+
+    Raises:
+        UsageError: there is no such backbone.
+        WeightsError: its tokenizer cannot be fetched.
+    """
+    if name == "lite":
+        from ost.backbones.minilm import MiniLM
+
+        return TextContext(LITE.context_length, MiniLM.installed().count, LITE.templates)
+    from ost.backbones.clip import open_clip_config, open_clip_tokenizer
+    from ost.backbones.load import find_spec, known_names
+
+    title = name or DEFAULT
+    spec = find_spec(title)
+    if spec is None:
+        raise UsageError(f"there is no backbone {name!r}{did_you_mean(title, known_names())}")
+    vocabulary = open_clip_config(spec.architecture)["text_cfg"].get("vocab_size")
+    _, count = open_clip_tokenizer(spec.architecture, title, vocabulary)
+    return TextContext(spec.context_length, count, spec.templates)

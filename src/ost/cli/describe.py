@@ -1,0 +1,130 @@
+"""`ost describe`: class names in, a checked pack out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from ost.cli.show import progress, show_notices, stderr, stdout
+from ost.errors import UsageError
+
+if TYPE_CHECKING:
+    from ost.descriptors.write.run import Outcome, Written
+
+LETTERS_A_TOKEN = 4  # about; for the estimate of --dry-run
+
+
+def describe(
+    classes: Annotated[
+        str, typer.Argument(metavar="SPEC", help="Comma list, text file, id,name CSV, or a pack.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The pack file to write.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model, by the server's name.  [default: the only one it has]")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Server, as http://localhost:11434/v1.  [default: OpenAI's, or OPENAI_BASE_URL]"),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=16, help="Descriptors of each kind.")] = 4,
+    context: Annotated[
+        str, typer.Option(help='Where and how it is filmed: "kitchen, fixed camera above the table".')
+    ] = "",
+    language: Annotated[str, typer.Option(help="Of the descriptors.")] = "English",
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Whose text tower the prompts must fit.  [default: ViT-B-16/openai]"),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="Of the model.  [default: the server's]")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=256, help="Requests in flight.")] = 8,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request counts as lost.")] = 300,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="Price of a million tokens, for the total.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be asked, and ask nobody.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Ask anew even if the pack is there.")
+    ] = False,
+) -> None:
+    """Have an LLM write the descriptors of your classes: any server that speaks OpenAI's protocol.
+
+    The key is taken from OPENAI_API_KEY. A run that is stopped goes on where it was when started again.
+    """
+    prices = parse_price(price)
+    from ost import knowledge
+    from ost.descriptors.spec import class_list
+
+    notes = stderr()
+    wanted = class_list(classes)
+    if dry_run:
+        asked = knowledge.question(wanted, count=count, setting=context, language=language)
+        conversations = [asked.messages(name) for name in wanted.names]
+        for number, messages in enumerate(conversations):
+            for message in messages[1 if number else 0 :]:  # the first is the same for every class
+                stdout().print(Text(f"[{message['role']}]\n{message['content']}\n"))
+        letters = sum(len(message["content"]) for messages in conversations for message in messages)
+        tokens = letters // LETTERS_A_TOKEN, len(wanted) * count * 2 * 15
+        notes.print(f"{len(wanted)} requests, about {_totals(*tokens, prices)} if every first answer passes")
+        return
+    with progress("describing", len(wanted)) as advance:
+
+        def tell(outcome: Outcome) -> None:
+            advance()
+
+        written = knowledge.describe(
+            wanted,
+            output,
+            model=model,
+            base_url=base_url,
+            count=count,
+            setting=context,
+            language=language,
+            backbone=backbone,
+            temperature=temperature,
+            at_once=at_once,
+            timeout=timeout,
+            overwrite=overwrite,
+            tell=tell,
+            notice=lambda line: show_notices(notes, [line]),
+        )
+    _show(written, output, prices)
+
+
+def parse_price(text: str | None) -> tuple[float, float] | None:
+    """(input, output) of "0.15,0.6"."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d*\.?\d+)\s*,\s*(\d*\.?\d+)\s*", text)
+    if not found:
+        raise UsageError(f"--price is IN,OUT for a million tokens, such as 0.15,0.6, not {text!r}")
+    return float(found[1]), float(found[2])
+
+
+def _show(written: Written, output: Path, prices: tuple[float, float] | None) -> None:
+    notes = stderr()
+    if written.pack:
+        done = f"{output}: {len(written.pack)} classes, hash {written.pack.hash[:12]}"
+        stdout().print(Text(done))
+    totals = _totals(written.tokens_in, written.tokens_out, prices)
+    notes.print(f"{written.requests} answers, {totals}")
+    if written.failed:
+        notes.print(Text(f"{len(written.failed)} classes have no descriptors:", style="red"))
+        for outcome in written.failed:
+            notes.print(Text(f"  {outcome.name}: {'; '.join(outcome.faults)}"))
+        notes.print("run the same command again to ask about these, or try a stronger model")
+        raise typer.Exit(1)
+
+
+def _totals(tokens_in: int, tokens_out: int, prices: tuple[float, float] | None) -> str:
+    cost = ""
+    if prices:
+        cost = f", {(tokens_in * prices[0] + tokens_out * prices[1]) / 1e6:.4f} in the currency of --price"
+    return f"{tokens_in:,} tokens in and {tokens_out:,} out{cost}"

@@ -1,0 +1,1 @@
+"""Benchmarks and lists of labelled videos."""

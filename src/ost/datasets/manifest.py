@@ -1,0 +1,53 @@
+"""A list of labelled videos: CSV with the columns path and label, checked."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+from ost.errors import UsageError
+
+MAX_BYTES = 1 << 30
+
+
+class Clip(NamedTuple):
+    """A video and the label it has."""
+
+    path: Path
+    label: str
+
+
+def read_manifest(path: str | Path, dataset: str | None = None) -> list[Clip]:
+    """The rows of a manifest; paths are relative to its folder.
+
+    Args:
+        path: a CSV with a header; `path` and `label` are needed, other columns are left alone.
+        dataset: only rows with this in the column `dataset`.
+
+    Raises:
+        UsageError: the file cannot be read, a column or a value is missing, or no row is left.
+    """
+    place = Path(path)
+    try:
+        if place.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
+        text = place.read_text(encoding="utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: is not a manifest that can be read ({error})") from error
+    needed = ("path", "label", *(["dataset"] if dataset else []))
+    if missing := [column for column in needed if not rows or column not in rows[0]]:
+        raise UsageError(f"{path}: needs rows under a header with the column {' and '.join(missing)}")
+    clips: list[Clip] = []
+    for number, row in enumerate(rows, 2):
+        if dataset and row["dataset"] != dataset:
+            continue
+        if not row["path"] or not row["label"]:
+            raise UsageError(f"{path}: line {number} has no {'label' if row['path'] else 'path'}")
+        clips.append(Clip(place.parent / row["path"], row["label"]))
+    if not clips:
+        known = sorted({row.get("dataset") or "" for row in rows} - {""})
+        raise UsageError(f"{path}: has no row of dataset {dataset!r}; it has {', '.join(known) or 'none'}")
+    return clips

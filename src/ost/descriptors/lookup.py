@@ -1,0 +1,140 @@
+"""Class names find their knowledge: the descriptors of a class in any shipped pack, by its name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from ost.descriptors.names import fold, readable, stems
+from ost.descriptors.pack import Pack, PackClass
+from ost.descriptors.shipped import shipped_pack, whole_packs
+from ost.errors import PackError
+
+SHOWN = 5  # names that a notice lists; the rest is counted
+NEAR = 0.6  # likeness from which a name is worth suggesting, as in `ost.catalog`
+
+
+class Found(NamedTuple):
+    """A class of a shipped pack, and whether its name was met in another inflection."""
+
+    item: PackClass
+    pack: str
+    inflected: bool
+
+
+def join(title: str, labels: Iterable[str]) -> Pack:
+    """Classes by name, each with the descriptors that a shipped pack has for it.
+
+    A name matches in any spelling (case, hyphens, underscores, CamelCase), else in any inflection ("walk a
+    dog" finds "walking the dog"). Where several packs know a name, the one that knows most of the list is
+    taken, because its descriptors were written to tell those classes apart. A name that is in no pack gets
+    the plain template; the pack carries notices that say so.
+
+    Raises:
+        PackError: a class is empty or doubled.
+    """
+    wanted = list(labels)
+    order = sorted(whole_packs(), key=lambda name: -sum(_finds(name, label) is not None for label in wanted))
+    classes: list[PackClass] = []
+    inflected: list[tuple[str, Found]] = []
+    plain: list[str] = []
+    for label in wanted:
+        found = _first(order, label)
+        if found is None:
+            plain.append(readable(label))
+            classes.append(named(label))
+        elif found.inflected:
+            inflected.append((readable(label), found))
+            classes.append(PackClass(readable(label), found.item.spatial, found.item.temporal))
+        else:
+            classes.append(found.item)
+    _refuse_doubles(title, wanted, classes)
+    notices = (*_inflected_notice(inflected), *_plain_notices(plain, len(classes)))
+    return Pack(title, tuple(classes), provenance={"method": "joined by name"}, notices=notices)
+
+
+def named(label: str) -> PackClass:
+    """A class of that label, without descriptors."""
+    name = readable(label)
+    return PackClass(name, label=label if name != label else None)
+
+
+def nearest(name: str) -> tuple[str, str] | None:
+    """The known class whose name is most like this one, and its pack; None if none is like it."""
+    folded, words = fold(name), set(stems(name))
+    best, likeness = None, NEAR
+    for key, found in _spellings().items():
+        known = set(stems(found.item.name))
+        alike = len(words & known) / max(1, len(words | known))
+        matcher = difflib.SequenceMatcher(None, key, folded)
+        if alike < likeness and matcher.quick_ratio() >= likeness:
+            alike = max(alike, matcher.ratio())
+        if alike >= likeness and (best is None or alike > likeness):
+            best, likeness = (found.item.name, found.pack), alike
+    return best
+
+
+@cache
+def _spellings() -> dict[str, Found]:
+    return {
+        fold(item.name): Found(item, name, False)
+        for name in whole_packs()
+        for item in shipped_pack(name).classes
+    }
+
+
+@cache
+def _inflections(pack: str) -> dict[tuple[str, ...], PackClass]:
+    classes = shipped_pack(pack).classes
+    # A label may inflect like another class's name; names win.
+    by_label = {stems(item.label): item for item in classes if item.label}
+    return by_label | {stems(item.name): item for item in classes}
+
+
+def _finds(pack: str, label: str) -> PackClass | None:
+    return shipped_pack(pack).find(label) or _inflections(pack).get(stems(label))
+
+
+def _first(order: Sequence[str], label: str) -> Found | None:
+    """The first pack's class of that spelling, else the first one's of that inflection."""
+    for name in order:
+        if item := shipped_pack(name).find(label):
+            return Found(item, name, False)
+    for name in order:
+        if item := _inflections(name).get(stems(label)):
+            return Found(item, name, True)
+    return None
+
+
+def _refuse_doubles(title: str, labels: Sequence[str], classes: Sequence[PackClass]) -> None:
+    owners: dict[tuple[str, ...], str] = {}
+    for label, item in zip(labels, classes, strict=True):
+        if item.spatial and item.spatial in owners and fold(item.name) != fold(owners[item.spatial]):
+            other = owners[item.spatial]
+            raise PackError(f"{title}: {label!r} and {other!r} are one class in other words; remove one")
+        owners[item.spatial] = label
+
+
+def _inflected_notice(inflected: Sequence[tuple[str, Found]]) -> tuple[str, ...]:
+    others = [f"{name} = {found.item.name} ({found.pack})" for name, found in inflected]
+    return (f"descriptors taken from the same class in other words: {_some(others)}",) if others else ()
+
+
+def _plain_notices(plain: Sequence[str], total: int) -> tuple[str, ...]:
+    if not plain:
+        return ()
+    near = {name: nearest(name) for name in plain[:SHOWN]}
+    hints = [f"{name}: is {hit[0]!r} ({hit[1]}) meant?" for name, hit in near.items() if hit]
+    count = f"{len(plain)} of {total} classes"
+    return (
+        f"{count} are in no shipped pack and are matched by name alone: {_some(plain)}",
+        *([f"near names, not taken: {' '.join(hints)}"] if hints else []),
+        "descriptors tell classes apart better than names: ost describe CLASSES -o pack.json has an LLM "
+        "write them, and --classes pack.json uses them",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,0 +1,1 @@
+"""Class names -> an LLM -> descriptors: question, connection, answer, journal, and the run over them."""

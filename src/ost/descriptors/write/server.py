@@ -1,0 +1,203 @@
+"""A chat server that speaks OpenAI's protocol: hosted, ollama, vLLM, llama.cpp, or any other.
+
+The one file that imports `openai`. Rate limits (429, Retry-After honoured), server errors, time-outs and
+dropped connections are tried again, with back-off, by that client.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ost.descriptors.write.journal import Answer
+from ost.descriptors.write.question import Message
+from ost.errors import OstError, UsageError, first_line
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+KEY = "OPENAI_API_KEY"
+TRIES, TIMEOUT_S = 8, 300.0
+MAX_TOKENS = 4000
+HOSTED = "api.openai.com"
+# `owned_by` of a model, as each server lists it.
+KINDS = {"llamacpp": "llama.cpp", "vllm": "vLLM", "library": "ollama"}
+
+
+class RequestFailed(OstError):
+    """A request that the server refuses for what it asks; the next may do."""
+
+
+class Unanswered(RequestFailed):
+    """A request that met only rate limits, server errors, time-outs or dropped connections."""
+
+
+class ServerFailed(OstError):
+    """A server that no request will get an answer from."""
+
+
+class Server:
+    """Asks a chat server; safe to use from several threads.
+
+    Args:
+        model: by the server's name of it; None takes the only one it offers.
+        base_url: such as "http://localhost:11434/v1"; None is what OPENAI_BASE_URL says, or OpenAI's own.
+        temperature: None leaves it to the server.
+        tries: of a request that meets a rate limit, a server error, a time-out or a dropped connection.
+        timeout: seconds until a request without an answer counts as lost.
+
+    Attributes:
+        model: the model asked.
+        kind: "OpenAI", "ollama", "vLLM", "llama.cpp", or "other".
+        notices: what the server did not take, one sentence each.
+
+    Raises:
+        UsageError: the package openai is missing, no key is set for a server that needs one, or the server
+            offers several models and none is named.
+        ServerFailed: no server answers.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        base_url: str | None = None,
+        *,
+        temperature: float | None = None,
+        tries: int = TRIES,
+        timeout: float = TIMEOUT_S,
+    ) -> None:
+        try:
+            from openai import OpenAI, OpenAIError
+        except ImportError as error:
+            raise UsageError(
+                "ost describe needs the package openai; install it with: pip install 'ost-video[llm]'"
+            ) from error
+        key = os.environ.get(KEY, "").strip()
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{HOSTED}/v1"
+        try:
+            address = urlsplit(url)
+            self._secrets = [secret for secret in (key, address.password) if secret]
+            self._hosted = address.hostname == HOSTED
+            if self._hosted and not key:
+                raise UsageError(f"{HOSTED} needs a key; set {KEY}, or name another server with --base-url")
+            # Servers on one's own machine want no key, but the client does.
+            self._client: OpenAI = OpenAI(
+                api_key=key or "none", base_url=url, max_retries=tries - 1, timeout=timeout
+            )
+        except (OpenAIError, ValueError) as error:
+            raise UsageError(f"--base-url is not the address of a server ({first_line(error)})") from None
+        self.notices: list[str] = []
+        self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "response_format": None}
+        if temperature is not None:
+            self._options["temperature"] = temperature
+        self._learning = Lock()
+        self.model, self.kind = self._look(model)
+
+    @property
+    def model_name(self) -> str:
+        """The model as others may be told it: without the folder that a local server loads it from."""
+        path = PurePath(self.model)
+        return path.name if path.is_absolute() else self.model
+
+    def ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
+        """One answer; an option that the server refuses is left out, from then on.
+
+        Raises:
+            RequestFailed: this request gets no answer.
+            ServerFailed: no request will get one.
+        """
+        import openai
+
+        form = {"name": "descriptors", "strict": True, "schema": schema}
+        options = dict(self._options)
+        create: Any = self._client.chat.completions.create
+        while True:
+            if "response_format" in options:
+                options["response_format"] = {"type": "json_schema", "json_schema": form}
+            try:
+                reply: Any = create(model=self.model, messages=list(messages), **options)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                refused = _refused(str(error), options)
+                if refused is None:
+                    raise RequestFailed(f"the server refuses the request: {self._clean(error)}") from None
+                options = _without(options, refused)
+                continue
+            except (
+                openai.AuthenticationError,
+                openai.PermissionDeniedError,
+                openai.NotFoundError,
+            ) as error:
+                raise ServerFailed(f"the server refuses every request: {self._clean(error)}") from None
+            except (openai.APIConnectionError, openai.APIStatusError) as error:
+                raise Unanswered(f"no answer after every try: {self._clean(error)}") from None
+            except (openai.OpenAIError, ValueError):
+                return Answer("")  # a reply that is not the protocol's holds nothing
+            self._learn(options)
+            return _read(reply)
+
+    def _look(self, model: str | None) -> tuple[str, str]:
+        """The model to ask, and what kind of server has it."""
+        import openai
+
+        try:
+            listed: Any = list(self._client.with_options(max_retries=1, timeout=20).models.list())
+        except openai.APIConnectionError as error:
+            raise ServerFailed(
+                f"no server answers at {self._client.base_url.host}:{self._client.base_url.port or 443} "
+                f"({self._clean(error)}); start it, or name another with --base-url"
+            ) from None
+        except openai.AuthenticationError as error:
+            raise ServerFailed(f"the server refuses the key in {KEY}: {self._clean(error)}") from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            listed = []  # some servers list nothing, and still answer
+        offered = {str(entry.id): str(getattr(entry, "owned_by", "")) for entry in listed}
+        if model is None:
+            if len(offered) != 1:
+                some = ", ".join(sorted(offered)[:5]) or "none that it lists"
+                raise UsageError(f"the server has {len(offered)} models ({some}); name one with --model")
+            model = next(iter(offered))
+        owner = offered.get(model) or next(iter(offered.values()), "")
+        return model, "OpenAI" if self._hosted else KINDS.get(owner, "other")
+
+    def _learn(self, options: Mapping[str, Any]) -> None:
+        """What this request was answered with is what the next one sends."""
+        with self._learning:
+            for name in set(self._options) - set(options):
+                del self._options[name]
+                if name == "max_tokens":
+                    self._options["max_completion_tokens"] = MAX_TOKENS
+                else:
+                    what = "JSON schema" if name == "response_format" else name
+                    self.notices.append(f"the server takes no {what}; it was left out")
+
+    def _clean(self, error: Exception) -> str:
+        text = first_line(error, 300)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _refused(message: str, options: Mapping[str, Any]) -> str | None:
+    """Which option a refusal is about; where it names none, the schema, which servers know least."""
+    named = next((name for name in options if name in message), None)
+    return named or ("response_format" if "response_format" in options else None)
+
+
+def _without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    rest = {key: value for key, value in options.items() if key != name}
+    return rest | ({"max_completion_tokens": MAX_TOKENS} if name == "max_tokens" else {})
+
+
+def _read(reply: Any) -> Answer:
+    """The text of a reply, and its tokens; what is not there counts as empty."""
+    try:
+        text = reply.choices[0].message.content
+    except (AttributeError, IndexError, TypeError):
+        text = None
+    usage = getattr(reply, "usage", None)
+    tokens = [getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    return Answer(text if isinstance(text, str) else "", *(n if isinstance(n, int) else 0 for n in tokens))

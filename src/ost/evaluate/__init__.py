@@ -1,0 +1,1 @@
+"""How good things are, measured: packs, and what they do on labelled clips."""

@@ -1,0 +1,106 @@
+"""A checked pack as a picture: how alike its classes are, which most, and what that does on clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ost.errors import UsageError
+from ost.evaluate.labelled import Accuracy
+from ost.evaluate.pack import PackReport
+from ost.files import atomic
+from ost.types import Kind
+
+COLOURS: dict[str, str] = {
+    "name": "#8a8f98",
+    "names": "#8a8f98",
+    "spatial": "#2a78b8",
+    "temporal": "#d97a1f",
+    "both": "#3c9a5f",
+}
+FORMATS = ("svg", "png", "pdf")
+
+
+def save_picture(report: PackReport, path: str | Path, accuracy: Accuracy | None = None) -> None:
+    """Draw a report with at least two classes.
+
+    Raises:
+        UsageError: the file's ending names no format that can be drawn, or there is one class.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UsageError(f"{path}: a picture is .{', .'.join(FORMATS)}")
+    if report.separability is None:
+        raise UsageError(f"pack {report.pack.name!r} has one class, and there is nothing to compare")
+    # A class name is the user's: a dollar sign in it is not mathematics.
+    settings: Any = {"text.parse_math": False, "svg.hashsalt": "ost", "font.size": 9}
+    with rc_context(settings):
+        figure = Figure(figsize=(11, 5.2), layout="constrained")
+        left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 1.25), squeeze=False))
+        panes = left.subplots(2 if accuracy else 1, 1, squeeze=False)
+        _draw_cosines(panes[0][0], report)
+        if accuracy:
+            _draw_accuracy(panes[1][0], accuracy)
+        _draw_pairs(right.subplots(), report)
+        figure.suptitle(f"{report.pack.name}: {len(report.pack)} classes")
+        with atomic(path) as temporary:
+            figure.savefig(
+                temporary, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None
+            )
+
+
+def _draw_cosines(axes: Any, report: PackReport) -> None:
+    found = report.separability
+    assert found is not None
+    pairs = tuple(torch.triu_indices(len(report.pack), len(report.pack), 1))
+    for kind, title in _TITLES.items():
+        values = found.cosines[kind][pairs].numpy()
+        label = f"{title}, mean {found.mean[kind]:.2f}"
+        axes.hist(
+            values, bins=60, range=(-0.2, 1), density=True, histtype="step", color=COLOURS[kind], label=label
+        )
+        axes.axvline(found.mean[kind], color=COLOURS[kind], linestyle=":")
+    axes.set(xlabel="cosine between two classes", ylabel="density of pairs")
+    axes.legend(frameon=False)
+
+
+_TITLES: dict[Kind, str] = {"name": "names alone", "spatial": "spatial", "temporal": "temporal"}
+
+
+def _draw_accuracy(axes: Any, accuracy: Accuracy) -> None:
+    ways = list(accuracy.top1)
+    shares = [100 * accuracy.top1[way] / max(1, accuracy.clips) for way in ways]
+    bars = axes.barh(ways, shares, color=[COLOURS[way] for way in ways])
+    axes.bar_label(bars, fmt="%.1f%%", padding=3)
+    axes.axvline(100 / accuracy.classes, color="black", linestyle=":", label="chance")
+    axes.invert_yaxis()
+    axes.set(
+        xlabel=f"top-1 of {accuracy.classes} classes on {accuracy.clips} clips",
+        xlim=(0, max(shares) * 1.2 + 1),
+    )
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _draw_pairs(axes: Any, report: PackReport) -> None:
+    found = report.separability
+    assert found is not None
+    rows = range(len(found.closest))
+    axes.barh(rows, [pair.descriptors for pair in found.closest], color=COLOURS["both"], label="descriptors")
+    axes.scatter(
+        [pair.names for pair in found.closest], rows, color=COLOURS["name"], label="names", zorder=3, s=14
+    )
+    titles = [f"{_short(pair.first)} | {_short(pair.second)}" for pair in found.closest]
+    axes.set_yticks(rows, titles, fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel="cosine", title="most confusable pairs", xlim=(0, 1))
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _short(name: str, most: int = 34) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

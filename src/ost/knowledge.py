@@ -1,0 +1,85 @@
+"""Class names -> an LLM -> a checked pack: the server, the text tower and the neighbours put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ost.backbones.tokens import text_context
+from ost.descriptors.pack import Pack
+from ost.descriptors.spec import Spec, class_list
+from ost.descriptors.write.question import Question
+from ost.descriptors.write.run import Outcome, Written, write_pack
+from ost.descriptors.write.server import TIMEOUT_S, TRIES, Server
+
+NEIGHBOURS = 5
+
+
+def describe(
+    spec: Spec,
+    output: str | Path,
+    *,
+    model: str | None = None,
+    base_url: str | None = None,
+    count: int = 4,
+    setting: str = "",
+    language: str = "English",
+    backbone: str | None = None,
+    temperature: float | None = None,
+    at_once: int = 8,
+    tries: int = TRIES,
+    timeout: float = TIMEOUT_S,
+    overwrite: bool = False,
+    tell: Callable[[Outcome], None] = lambda _: None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Written:
+    """Have an LLM write descriptors for classes, check them, and write the pack.
+
+    Args:
+        spec: the classes: names, a file, or anything else that names them.
+        output: the pack file; a journal stands beside it until the run is over, see `write_pack`.
+        model, base_url, temperature, tries, timeout: see `Server`; the key comes from OPENAI_API_KEY.
+        count: descriptors of each kind.
+        setting: where and how the videos are filmed, as in "kitchen, fixed camera above the table".
+        language: of the descriptors.
+        backbone: whose text tower the prompts must fit; by default CLIP's.
+        at_once: requests in flight.
+        overwrite: ask about every class even if `output` is there.
+        tell: is given each class's outcome as it comes.
+        notice: is given what the user should know, one sentence each.
+
+    Raises:
+        UsageError, ServerFailed, PackError, WeightsError: see `write_pack`, `Server` and `text_context`.
+    """
+    wanted = class_list(spec)
+    server = Server(model, base_url, temperature=temperature, tries=tries, timeout=timeout)
+    written = write_pack(
+        wanted,
+        question(wanted, count=count, setting=setting, language=language),
+        server,
+        Path(output),
+        context=text_context(backbone),
+        at_once=at_once,
+        temperature=temperature,
+        overwrite=overwrite,
+        tell=tell,
+    )
+    for line in server.notices:
+        notice(line)
+    return written
+
+
+def question(wanted: Pack, *, count: int = 4, setting: str = "", language: str = "English") -> Question:
+    """What every class of a list is asked, with the names it could be mistaken for."""
+    return Question(count, " ".join(setting.split()), language, neighbours(wanted.names))
+
+
+def neighbours(names: tuple[str, ...], most: int = NEIGHBOURS) -> dict[str, tuple[str, ...]]:
+    """For each name those of the same list that mean the most similar thing, by the embedded text tower."""
+    from ost.backbones.minilm import MiniLM
+
+    values = MiniLM.installed().embed(names)
+    similarity = values @ values.T
+    similarity.fill_diagonal_(-1)
+    near = similarity.topk(min(most, len(names) - 1)).indices.tolist()
+    return {name: tuple(names[i] for i in row) for name, row in zip(names, near, strict=True)}
