@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ost.descriptors.pack import Pack
     from ost.descriptors.spec import Spec
+    from ost.descriptors.write.run import Written
     from ost.errors import OstError, PackError, TransportError, UsageError, VideoError, WeightsError
+    from ost.knowledge import describe
     from ost.recognition.match import match
     from ost.recognition.prediction import Prediction
     from ost.recognition.recognizer import Recognizer, Settings
@@ -39,6 +41,8 @@ _HOMES = {
     "score": "ost.transport",
     **dict.fromkeys(("ClassHead", "Evidence", "FrameEmbeddings", "Frames", "Scores"), "ost.types"),
     "decode": "ost.video.decode",
+    "describe": "ost.knowledge",
+    "Written": "ost.descriptors.write.run",
 }
 
 __version__ = version("ost-video")
@@ -58,7 +62,9 @@ __all__ = [
     "UsageError",
     "VideoError",
     "WeightsError",
+    "Written",
     "decode",
+    "describe",
     "load",
     "match",
     "pack",

@@ -12,7 +12,7 @@ from ost.descriptors.write.question import Question
 from ost.descriptors.write.run import Outcome, Written, write_pack
 from ost.descriptors.write.server import TIMEOUT_S, TRIES, Server
 
-NEIGHBOURS = 5
+NEIGHBOURS, ALIKE = 5, 0.3  # how many, and the cosine from which a name can be mistaken for another
 
 
 def describe(
@@ -81,5 +81,8 @@ def neighbours(names: tuple[str, ...], most: int = NEIGHBOURS) -> dict[str, tupl
     values = MiniLM.installed().embed(names)
     similarity = values @ values.T
     similarity.fill_diagonal_(-1)
-    near = similarity.topk(min(most, len(names) - 1)).indices.tolist()
-    return {name: tuple(names[i] for i in row) for name, row in zip(names, near, strict=True)}
+    cosines, near = similarity.topk(min(most, len(names) - 1))
+    return {
+        name: tuple(names[i] for cosine, i in zip(row, others, strict=True) if cosine >= ALIKE)
+        for name, row, others in zip(names, cosines.tolist(), near.tolist(), strict=True)
+    }

@@ -12,20 +12,21 @@ from rich.text import Text
 from ost.types import BOTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ost.errors import VideoError
     from ost.evaluate.labelled import Accuracy
     from ost.evaluate.pack import PackReport
     from ost.recognition.prediction import Prediction
 
-BAR = 24
+BAR, PIPED = 24, 200
 T = TypeVar("T")
 
 
 def stdout() -> Console:
-    """Where results go."""
-    return Console(highlight=False, soft_wrap=True)
+    """Where results go; what is read by another program is not cut to the width of a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PIPED)
 
 
 def stderr() -> Console:
@@ -64,7 +65,7 @@ def show_failures(console: Console, failures: list[VideoError], total: int) -> N
 def show_reports(console: Console, reports: list[PackReport], tower: str, pairs: int) -> None:
     """Checked packs as a table, then their most confusable pairs and their faults."""
     table = Table(box=None, pad_edge=False)
-    for column in ("pack", "classes", *BOTH, "longest", "over 77", "over 32", "faults"):
+    for column in ("pack", "classes", *BOTH, "tokens", "> 77", "> 32", "faults"):
         table.add_column(column, justify="left" if column == "pack" else "right")
     for r in reports:
         cells = [str(len(r.pack))]
@@ -72,7 +73,7 @@ def show_reports(console: Console, reports: list[PackReport], tower: str, pairs:
             (fewest, most), (low, _, high) = r.counts[kind], r.words[kind]
             number = str(most) if fewest == most else f"{fewest}-{most}"
             cells.append(f"{number} of {low}-{high} words")
-        cells += [f"{r.longest} tokens", *map(str, r.too_long.values()), str(len(r.faults))]
+        cells += [f"to {r.longest}", *map(str, r.too_long.values()), str(len(r.faults))]
         table.add_row(Text(r.pack.name), *cells)
     console.print(table)
     measured = [(r, r.separability) for r in reports if r.separability]
@@ -112,7 +113,7 @@ def show_accuracy(console: Console, found: Accuracy) -> None:
 
 
 @contextmanager
-def progress(doing: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(doing: str, total: int) -> Generator[Callable[[], None]]:
     """A progress bar on stderr, where someone is looking; gives what to call after each step."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -82,7 +82,7 @@ def _draw_accuracy(axes: Any, accuracy: Accuracy) -> None:
     axes.invert_yaxis()
     axes.set(
         xlabel=f"top-1 of {accuracy.classes} classes on {accuracy.clips} clips",
-        xlim=(0, max(shares) * 1.2 + 1),
+        xlim=(0, max(shares) * 1.35 + 1),
     )
     axes.legend(frameon=False, loc="lower right")
 
