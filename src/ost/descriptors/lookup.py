@@ -13,7 +13,7 @@ from ost.descriptors.shipped import shipped_pack, whole_packs
 from ost.errors import PackError
 
 SHOWN = 5  # names that a notice lists; the rest is counted
-NEAR = 0.6  # likeness from which a name is worth suggesting, as in `ost.catalog`
+LETTERS, WORDS = 0.75, 0.5  # likeness from which a name is worth suggesting: of its letters, of its words
 
 
 class Found(NamedTuple):
@@ -45,11 +45,13 @@ def join(title: str, labels: Iterable[str]) -> Pack:
         if found is None:
             plain.append(readable(label))
             classes.append(named(label))
-        elif found.inflected:
+            continue
+        if found.inflected:
             inflected.append((readable(label), found))
-            classes.append(PackClass(readable(label), found.item.spatial, found.item.temporal))
-        else:
-            classes.append(found.item)
+        # The user's own words stay, but for a label such as ApplyEyeMakeup.
+        keep = fold(label) == fold(found.item.name) or (readable(label) != label and not found.inflected)
+        own = PackClass(readable(label), found.item.spatial, found.item.temporal)
+        classes.append(found.item if keep else own)
     _refuse_doubles(title, wanted, classes)
     notices = (*_inflected_notice(inflected), *_plain_notices(plain, len(classes)))
     return Pack(title, tuple(classes), provenance={"method": "joined by name"}, notices=notices)
@@ -63,15 +65,16 @@ def named(label: str) -> PackClass:
 
 def nearest(name: str) -> tuple[str, str] | None:
     """The known class whose name is most like this one, and its pack; None if none is like it."""
-    folded, words = fold(name), set(stems(name))
-    best, likeness = None, NEAR
+    letters, words = fold(name), set(stems(name))
+    best, likeness = None, 0.0
     for key, found in _spellings().items():
         known = set(stems(found.item.name))
         alike = len(words & known) / max(1, len(words | known))
-        matcher = difflib.SequenceMatcher(None, key, folded)
-        if alike < likeness and matcher.quick_ratio() >= likeness:
-            alike = max(alike, matcher.ratio())
-        if alike >= likeness and (best is None or alike > likeness):
+        alike = alike if alike >= WORDS else 0.0
+        matcher = difflib.SequenceMatcher(None, key, letters)
+        if matcher.quick_ratio() >= max(LETTERS, alike) and (ratio := matcher.ratio()) >= LETTERS:
+            alike = max(alike, ratio)
+        if alike > likeness:
             best, likeness = (found.item.name, found.pack), alike
     return best
 

@@ -1,7 +1,7 @@
 """A server that speaks OpenAI's chat protocol over real HTTP, and misbehaves on demand.
 
-Each class meets its own faults, one an attempt, so that what happens does not depend on the order of requests.
-Every request and every bill goes into a log that outlives whoever asks.
+Each class meets its own faults, one an attempt, so that what happens does not depend on the order of
+requests. What was asked and what was answered is counted here, and outlives whoever asks.
 """
 
 import json

@@ -91,7 +91,10 @@ FAULTY = {
     "wrong schema": ('{"static": [], "steps": []}', "no object with both"),
     "wrong type": (with_("class 3", spatial="a red cup"), "'spatial' is not a list of texts"),
     "numbers": (with_("class 3", spatial=[1, 2, 3, 4]), "'spatial' is not a list of texts"),
-    "wrong count": (with_("class 3", temporal=["lifts a cup", "sips"]), "it has 2 temporal descriptors, not 4"),
+    "wrong count": (
+        with_("class 3", temporal=["lifts a cup", "sips"]),
+        "it has 2 temporal descriptors, not 4",
+    ),
     "an empty text": (with_("class 3", spatial=["", "b on a", "c on a", "d on a"]), "is empty"),
     "doubles": (with_("class 3", spatial=["A cup", "a cup", "c on a", "d on a"]), "stands twice"),
     "the name itself": (with_("class 3", spatial=["a class 3 on it", "b", "c", "d"]), "says the name"),
@@ -113,7 +116,9 @@ def test_a_faulty_answer_is_asked_for_again_with_its_fault_named(tmp_path, kind)
     again = next(body for body in server.requests if len(body["messages"]) == 4)
     assert told in again["messages"][3]["content"]
     assert again["messages"][2]["role"] == "assistant"
-    assert load_pack(tmp_path / "pack.json").find("class 3").spatial == tuple(good_answer("class 3")["spatial"])
+    assert load_pack(tmp_path / "pack.json").find("class 3").spatial == tuple(
+        good_answer("class 3")["spatial"]
+    )
 
 
 def test_a_prompt_with_more_tokens_than_the_tower_reads_is_a_fault(tmp_path):
@@ -128,13 +133,15 @@ def test_a_prompt_with_more_tokens_than_the_tower_reads_is_a_fault(tmp_path):
     "wrapped",
     [
         "Here you are:\n```json\n{}\n```\nAnything else?",
-        "<think>maybe {{\"spatial\": [\"draft\"], \"temporal\": []}}</think>{}",
+        '<think>maybe {{"spatial": ["draft"], "temporal": []}}</think>{}',
         "{}",
     ],
 )
 def test_a_server_without_schemas_is_understood(tmp_path, wrapped):
     good = json.dumps(good_answer("class 3"))
-    with running(faults={"class 3": [wrapped.replace("{{", "{").replace("}}", "}").replace("{}", good)]}) as server:
+    with running(
+        faults={"class 3": [wrapped.replace("{{", "{").replace("}}", "}").replace("{}", good)]}
+    ) as server:
         assert not write(server, tmp_path / "pack.json").failed
     assert server.attempts["class 3"] == 1
 
@@ -226,11 +233,11 @@ def test_other_settings_do_not_mix_with_a_journal_or_a_pack(tmp_path):
     with running(faults={name: [500] * 50 for name in NAMES[4:]}) as server:
         with pytest.raises(ServerFailed):
             write(server, output, at_once=1, tries=1)
-        with pytest.raises(UsageError, match="begun with other settings .*count: 4 -> 2"):
+        with pytest.raises(UsageError, match=r"begun with other settings .*count: 4 -> 2"):
             write(server, output, question=Question(2))
         server.faults.clear()
         write(server, output)
-        with pytest.raises(UsageError, match="is there already .*language: English -> German"):
+        with pytest.raises(UsageError, match=r"is there already .*language: English -> German"):
             write(server, output, question=Question(language="German"))
         before = sum(server.answered.values())
         write(server, output, question=Question(2), overwrite=True)
@@ -248,7 +255,12 @@ def test_a_pack_written_by_hand_is_not_overwritten(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\n", b"[1]\n", b'{"class": 5, "text": "x", "tokens_in": 1, "tokens_out": 1}\n', b'{"class": "a"}\n'],
+    [
+        b"\xff\n",
+        b"[1]\n",
+        b'{"class": 5, "text": "x", "tokens_in": 1, "tokens_out": 1}\n',
+        b'{"class": "a"}\n',
+    ],
 )
 def test_a_damaged_journal_is_named(tmp_path, content):
     (tmp_path / "pack.json.journal").write_bytes(content)

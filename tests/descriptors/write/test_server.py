@@ -27,7 +27,7 @@ def test_the_kind_of_server_is_told_by_how_it_lists_its_models(owner, kind):
 
 def test_a_server_with_several_models_wants_one_named():
     with running(models=("small", "large")) as server:
-        with pytest.raises(UsageError, match="2 models .large, small.; name one with --model"):
+        with pytest.raises(UsageError, match=r"2 models .large, small.; name one with --model"):
             Server(base_url=server.url)
         assert Server("large", server.url).model == "large"
 
@@ -116,7 +116,7 @@ def test_a_refusal_of_one_request_takes_no_option_from_the_others():
 def test_every_try_is_made_before_a_request_counts_as_unanswered():
     with running(faults={"class 1": [500] * 9}) as server:
         asker = Server(base_url=server.url, tries=3)
-        with pytest.raises(Unanswered, match="no answer after every try: .*500 on demand"):
+        with pytest.raises(Unanswered, match=r"no answer after every try: .*500 on demand"):
             asker.ask(MESSAGES, SCHEMA)
         assert server.attempts["class 1"] == 3
 

@@ -70,4 +70,4 @@ def _tidy(text: str) -> str:
     """One line, without the bullet, number, quotes or full stop that models like to add."""
     line = " ".join(text.split())
     line = re.sub(r"^(?:[-*•]|\(?\d{1,2}[.):])\s+", "", line)
-    return line.strip(" \"'.;,").strip()
+    return line.strip(" \"'`*_.;,")

@@ -1,0 +1,82 @@
+"""A run killed at any moment goes on where it was: no class is lost, none is doubled."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ost.descriptors.pack import load_pack
+
+from .chat_server import good_answer, running
+
+KILLS, AT_ONCE = 10, 3
+NAMES = [f"class {i}" for i in range(40)]
+
+
+def start(server, output):
+    ost = [sys.executable, "-c", "from ost.cli import main; main()"]
+    arguments = ["-o", output, "--base-url", server.url, "--backbone", "lite", "--at-once", str(AT_ONCE)]
+    command = [*ost, "describe", ",".join(NAMES), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("seed", [int(os.environ.get("OST_KILL_SEED", "0"))])
+def test_a_run_killed_at_ten_random_moments_loses_and_doubles_no_class(tmp_path, seed):
+    moments = random.Random(seed)
+    output = tmp_path / "pack.json"
+    with running(delay=0.15) as server:
+        for _ in range(KILLS):
+            before = len(server.requests)
+            process = start(server, output)
+            while len(server.requests) == before and process.poll() is None:
+                time.sleep(0.005)
+            # Forty classes, three at once, take two seconds; ten kills reach the end, and what comes after it.
+            time.sleep(moments.uniform(0, 0.45))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        last = start(server, output)
+        told, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, told
+    pack = load_pack(output)
+    assert pack.names == tuple(NAMES)
+    assert all(list(item.spatial) == good_answer(item.name)["spatial"] for item in pack.classes)
+    # Only what was in flight at a kill can have been answered to nobody.
+    answered = server.answered
+    assert set(answered) == set(NAMES)
+    assert sum(answered.values()) - len(NAMES) <= KILLS * AT_ONCE
+    assert not (tmp_path / "pack.json.journal").exists()
+
+
+def test_a_run_over_a_finished_pack_asks_nobody(tmp_path):
+    output = tmp_path / "pack.json"
+    with running() as server:
+        for _ in range(2):
+            process = start(server, output)
+            process.communicate(timeout=120)
+            assert process.returncode == 0
+        assert sum(server.answered.values()) == len(NAMES)
+
+
+def test_the_half_of_a_line_that_a_kill_leaves_is_cut_off(tmp_path):
+    from ost.descriptors.write.journal import Answer, Journal
+
+    file = tmp_path / "x.journal"
+    journal = Journal(file, {"model": "m"})
+    journal.add("a", Answer("one", 1, 2))
+    journal.add("b", Answer("tw\u00f6\u2028\ud83d", 3, 4))
+    journal.close()
+    whole = file.read_bytes()
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        again = Journal(file, {"model": "m"})
+        kept = {name: answers[:] for name, answers in again.answers.items()}
+        again.add("c", Answer("three"))
+        again.close()
+        once_more = Journal(file, {"model": "m"})
+        assert once_more.answers == {**kept, "c": [Answer("three")]}
+        once_more.close()
+    assert kept == {"a": [Answer("one", 1, 2)]}
