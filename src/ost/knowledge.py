@@ -51,21 +51,22 @@ def describe(
     Raises:
         UsageError, ServerFailed, PackError, WeightsError: see `write_pack`, `Server` and `text_context`.
     """
-    wanted = class_list(spec)
-    server = Server(model, base_url, temperature=temperature, tries=tries, timeout=timeout)
-    written = write_pack(
-        wanted,
-        question(wanted, count=count, setting=setting, language=language),
-        server,
-        Path(output),
-        context=text_context(backbone),
-        at_once=at_once,
-        temperature=temperature,
-        overwrite=overwrite,
-        tell=tell,
-    )
-    for line in server.notices:
-        notice(line)
+    wanted, context = class_list(spec), text_context(backbone)
+    asked = question(wanted, count=count, setting=setting, language=language)
+    with Server(model, base_url, temperature=temperature, tries=tries, timeout=timeout) as server:
+        written = write_pack(
+            wanted,
+            asked,
+            server,
+            Path(output),
+            context=context,
+            at_once=at_once,
+            temperature=temperature,
+            overwrite=overwrite,
+            tell=tell,
+        )
+        for line in server.notices:
+            notice(line)
     return written
 
 

@@ -1,12 +1,11 @@
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from ost.cli import app, main
+from ost.cli import app
 from ost.cli.recognize import parse_views
 from ost.errors import UsageError
 
@@ -14,18 +13,8 @@ CLASSES = "riding a bike,brushing teeth,playing piano"
 
 
 @pytest.fixture
-def ost(monkeypatch, capfd):
-    """Run the command as the shell does: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ost", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-            raise SystemExit(0)
-        out, err = capfd.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def ost(ost_command):
+    return ost_command
 
 
 def lite(*arguments: object) -> list[object]:
@@ -146,8 +135,9 @@ def test_a_doubtful_pack_fails_its_check(ost, tmp_path):
     file.write_text(json.dumps(pack))
     code, out, _ = ost("packs", "check", file)
     assert code == 1
-    assert "pour: named in its spatial" in out
-    assert "drink: shares 'tilt' with pour" in out
+    assert "pour: the spatial 'a person about to pour' says the name of the class" in out
+    assert "drink: shares the temporal 'tilt' with pour" in out
+    assert "mean cosine between classes" in out
 
 
 def test_the_authors_format_is_imported(ost, tmp_path):
@@ -200,7 +190,9 @@ def test_views_that_mean_nothing_are_refused(text):
         parse_views(text)
 
 
-@pytest.mark.parametrize("command", [[], ["recognize"], ["packs"], ["weights", "blend"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["recognize"], ["describe"], ["packs"], ["weights", "blend"], ["demo"]]
+)
 def test_help_tells_what_a_command_is_for(command):
     assert "Usage" in CliRunner().invoke(app, [*command, "--help"]).output
 

@@ -22,7 +22,7 @@ def describe(
     classes: Annotated[
         str, typer.Argument(metavar="SPEC", help="Comma list, text file, id,name CSV, or a pack.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The pack file to write.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The pack file to write.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Model, by the server's name.  [default: the only one it has]")
     ] = None,
@@ -74,6 +74,8 @@ def describe(
         tokens = letters // LETTERS_A_TOKEN, len(wanted) * count * 2 * 15
         notes.print(f"{len(wanted)} requests, about {_totals(*tokens, prices)} if every first answer passes")
         return
+    if output is None:
+        raise UsageError("say where the pack goes with -o pack.json, or look at the questions with --dry-run")
     with progress("describing", len(wanted)) as advance:
 
         def tell(outcome: Outcome) -> None:

@@ -122,7 +122,7 @@ def _refuse_doubles(title: str, labels: Sequence[str], classes: Sequence[PackCla
 
 def _inflected_notice(inflected: Sequence[tuple[str, Found]]) -> tuple[str, ...]:
     others = [f"{name} = {found.item.name} ({found.pack})" for name, found in inflected]
-    return (f"descriptors taken from the same class in other words: {_some(others)}",) if others else ()
+    return (f"descriptors taken from the same class in other words: {some(others)}",) if others else ()
 
 
 def _plain_notices(plain: Sequence[str], total: int) -> tuple[str, ...]:
@@ -132,12 +132,13 @@ def _plain_notices(plain: Sequence[str], total: int) -> tuple[str, ...]:
     hints = [f"{name}: is {hit[0]!r} ({hit[1]}) meant?" for name, hit in near.items() if hit]
     count = f"{len(plain)} of {total} classes"
     return (
-        f"{count} are in no shipped pack and are matched by name alone: {_some(plain)}",
+        f"{count} are in no shipped pack and are matched by name alone: {some(plain)}",
         *([f"near names, not taken: {' '.join(hints)}"] if hints else []),
         "descriptors tell classes apart better than names: ost describe CLASSES -o pack.json has an LLM "
         "write them, and --classes pack.json uses them",
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

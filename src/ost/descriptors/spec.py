@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from ost.descriptors.lookup import join, named
+from ost.descriptors.lookup import join, named, some
 from ost.descriptors.names import readable
 from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, read_json, read_text
 from ost.descriptors.shipped import shipped, shipped_pack
@@ -61,7 +62,7 @@ def _read(spec: Spec) -> Pack | _Names:
         return shipped_pack(spec)
     if isinstance(spec, str | Path) and _is_file(spec):
         path = Path(spec)
-        return load_pack(path) if path.suffix.lower() == ".json" else _Names(path.stem, _read_list(path))
+        return _load(path) if path.suffix.lower() == ".json" else _Names(path.stem, _read_list(path))
     if isinstance(spec, Path):
         raise PackError(f"{spec}: there is no such file")
     if isinstance(spec, str):
@@ -96,6 +97,18 @@ def import_authors(spatial: str | Path, temporal: str | Path, labels: str | Path
     provenance = {"method": "imported from the format of the OST authors"}
     data = {"schema": 1, "name": name, "provenance": provenance, "classes": classes}
     return parse_pack(data, str(labels))
+
+
+def _load(path: Path) -> Pack:
+    """A pack file; one whose writing failed for some classes says so."""
+    pack = load_pack(path)
+    missing = pack.provenance.get("missing")
+    if not isinstance(missing, list) or not missing:
+        return pack
+    names = some([str(name) for name in cast(list[object], missing)])
+    return replace(
+        pack, notices=(f"{path}: lacks classes that found no descriptors when it was written: {names}",)
+    )
 
 
 def _is_file(spec: str | Path) -> bool:

@@ -19,8 +19,8 @@ NAMES = [f"class {i}" for i in range(40)]
 
 def start(server, output):
     ost = [sys.executable, "-c", "from ost.cli import main; main()"]
-    arguments = ["-o", output, "--base-url", server.url, "--backbone", "lite", "--at-once", str(AT_ONCE)]
-    command = [*ost, "describe", ",".join(NAMES), *arguments]
+    options = ["--base-url", server.url, "--backbone", "lite", "--at-once", str(AT_ONCE)]
+    command = [*ost, "describe", ",".join(NAMES), "-o", output, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -34,7 +34,7 @@ def test_a_run_killed_at_ten_random_moments_loses_and_doubles_no_class(tmp_path,
             process = start(server, output)
             while len(server.requests) == before and process.poll() is None:
                 time.sleep(0.005)
-            # Forty classes, three at once, take two seconds; ten kills reach the end, and what comes after it.
+            # Forty classes, three at once, take two seconds: ten kills reach the end.
             time.sleep(moments.uniform(0, 0.45))
             process.send_signal(signal.SIGKILL)
             process.communicate()

@@ -20,8 +20,9 @@ WORDS = TextContext(30, lambda text: len(text.split()), Templates("{descriptor}"
 
 
 def write(server, output, names=NAMES, question=None, **settings):
-    asker = Server(base_url=server.url, **{k: settings.pop(k) for k in ("tries", "timeout") if k in settings})
-    return write_pack(class_list(names), question or Question(), asker, output, **settings)
+    of_server = {key: settings.pop(key) for key in ("tries", "timeout") if key in settings}
+    with Server(base_url=server.url, **of_server) as asker:
+        return write_pack(class_list(names), question or Question(), asker, output, **settings)
 
 
 def leftovers(output):

@@ -41,7 +41,7 @@ class ServerFailed(OstError):
 
 
 class Server:
-    """Asks a chat server; safe to use from several threads.
+    """Asks a chat server; safe to use from several threads, and a context manager that closes itself.
 
     Args:
         model: by the server's name of it; None takes the only one it offers.
@@ -95,7 +95,21 @@ class Server:
         if temperature is not None:
             self._options["temperature"] = temperature
         self._learning = Lock()
-        self.model, self.kind = self._look(model)
+        try:
+            self.model, self.kind = self._look(model)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
 
     @property
     def model_name(self) -> str:
