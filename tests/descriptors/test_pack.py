@@ -212,7 +212,7 @@ def test_selecting_keeps_the_order_asked_for_and_names_what_is_missing():
     chosen = made.select(["Skiing", "ride_bike"])
     assert chosen.names == ("skiing", "riding a bike")
     assert chosen.licence == "MIT"
-    with pytest.raises(PackError, match="no class 'surfing', 'diving'; see ost packs show mine"):
+    with pytest.raises(PackError, match="no class 'surfing', 'diving'; did you mean 'skiing'"):
         made.select(["skiing", "surfing", "diving"])
     with pytest.raises(PackError, match="'skiing' twice"):
         made.select(["skiing", "Skiing"])

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from ost.catalog import did_you_mean
 from ost.descriptors.names import fold
 from ost.errors import PackError
 from ost.files import text_hash, write_text
@@ -112,9 +113,8 @@ class Pack:
         wanted = list(names)
         missing = [name for name in wanted if self.find(name) is None]
         if missing:
-            raise PackError(
-                f"pack {self.name!r} has no class {_list(missing)}; see ost packs show {self.name}"
-            )
+            near = did_you_mean(missing[0], [*self.names, *(c.label for c in self.classes if c.label)])
+            raise PackError(f"pack {self.name!r} has no class {_list(missing)}{near}")
         classes = tuple(cast(PackClass, self.find(name)) for name in wanted)
         whole = {key: value for key, value in self.provenance.items() if key != "hash"}
         return Pack(self.name, classes, self.licence, whole)
