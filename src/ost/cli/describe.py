@@ -13,9 +13,11 @@ from ost.cli.show import progress, show_notices, stderr, stdout
 from ost.errors import UsageError
 
 if TYPE_CHECKING:
+    from ost.descriptors.pack import Pack
+    from ost.descriptors.write.question import Question
     from ost.descriptors.write.run import Outcome, Written
 
-LETTERS_A_TOKEN = 4  # about; for the estimate of --dry-run
+LETTERS_A_TOKEN, TOKENS_A_DESCRIPTOR = 4, 15  # about; for the estimate of --dry-run
 
 
 def describe(
@@ -24,11 +26,13 @@ def describe(
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The pack file to write.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model, by the server's name.  [default: the only one it has]")
+        str | None, typer.Option(help="Model, by the server's name.", show_default="the only one it has")
     ] = None,
     base_url: Annotated[
         str | None,
-        typer.Option(help="Server, as http://localhost:11434/v1.  [default: OpenAI's, or OPENAI_BASE_URL]"),
+        typer.Option(
+            help="Server, as http://localhost:11434/v1.", show_default="OPENAI_BASE_URL, or OpenAI's own"
+        ),
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=16, help="Descriptors of each kind.")] = 4,
     context: Annotated[
@@ -37,10 +41,10 @@ def describe(
     language: Annotated[str, typer.Option(help="Of the descriptors.")] = "English",
     backbone: Annotated[
         str | None,
-        typer.Option(help="Whose text tower the prompts must fit.  [default: ViT-B-16/openai]"),
+        typer.Option(help="Whose text tower the prompts must fit.", show_default="ViT-B-16/openai"),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="Of the model.  [default: the server's]")
+        float | None, typer.Option(min=0, max=2, help="Of the model.", show_default="the server's")
     ] = None,
     at_once: Annotated[int, typer.Option(min=1, max=256, help="Requests in flight.")] = 8,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request counts as lost.")] = 300,
@@ -62,17 +66,11 @@ def describe(
     from ost import knowledge
     from ost.descriptors.spec import class_list
 
-    notes = stderr()
     wanted = class_list(classes)
     if dry_run:
-        asked = knowledge.question(wanted, count=count, setting=context, language=language)
-        conversations = [asked.messages(name) for name in wanted.names]
-        for number, messages in enumerate(conversations):
-            for message in messages[1 if number else 0 :]:  # the first is the same for every class
-                stdout().print(Text(f"[{message['role']}]\n{message['content']}\n"))
-        letters = sum(len(message["content"]) for messages in conversations for message in messages)
-        tokens = letters // LETTERS_A_TOKEN, len(wanted) * count * 2 * 15
-        notes.print(f"{len(wanted)} requests, about {_totals(*tokens, prices)} if every first answer passes")
+        _show_questions(
+            knowledge.question(wanted, count=count, setting=context, language=language), wanted, prices
+        )
         return
     if output is None:
         raise UsageError("say where the pack goes with -o pack.json, or look at the questions with --dry-run")
@@ -95,7 +93,7 @@ def describe(
             timeout=timeout,
             overwrite=overwrite,
             tell=tell,
-            notice=lambda line: show_notices(notes, [line]),
+            notice=lambda line: show_notices(stderr(), [line]),
         )
     _show(written, output, prices)
 
@@ -108,6 +106,17 @@ def parse_price(text: str | None) -> tuple[float, float] | None:
     if not found:
         raise UsageError(f"--price is IN,OUT for a million tokens, such as 0.15,0.6, not {text!r}")
     return float(found[1]), float(found[2])
+
+
+def _show_questions(asked: Question, wanted: Pack, prices: tuple[float, float] | None) -> None:
+    conversations = [asked.messages(name) for name in wanted.names]
+    for number, messages in enumerate(conversations):
+        for message in messages[1 if number else 0 :]:  # the first is the same for every class
+            stdout().print(Text(f"[{message['role']}]\n{message['content']}\n"))
+    letters = sum(len(message["content"]) for messages in conversations for message in messages)
+    answers = len(wanted) * asked.count * 2 * TOKENS_A_DESCRIPTOR
+    totals = _totals(letters // LETTERS_A_TOKEN, answers, prices)
+    stderr().print(f"{len(wanted)} requests, about {totals} if every first answer passes")
 
 
 def _show(written: Written, output: Path, prices: tuple[float, float] | None) -> None:

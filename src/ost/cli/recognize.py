@@ -48,7 +48,7 @@ def recognize(
     ],
     backbone: Annotated[
         str | None,
-        typer.Option(help="Backbone by name; 'lite' needs no download.  [default: ViT-B-16/openai]"),
+        typer.Option(help="Backbone by name; 'lite' needs no download.", show_default="ViT-B-16/openai"),
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Published name such as ost/k400, or a file.")] = None,
     blend: Annotated[

@@ -18,7 +18,7 @@ from ost.descriptors.write.server import RequestFailed, ServerFailed, Unanswered
 from ost.errors import UsageError
 from ost.types import TextContext
 
-ASKED_AGAIN = 3
+TRIES = 4  # asked, and asked again three times
 PATIENCE = 3  # requests in a row that no try of theirs got an answer for; then nobody is there
 METHOD = "written by an LLM (ost describe)"
 QUOTED = 2000  # characters of a faulty answer that are shown to its author again
@@ -89,9 +89,12 @@ class _Run:
         """Ask about one class until an answer passes, going on after the answers that the journal has."""
         messages = self.question.messages(asked.name)
         judged = Judged(None, ("it was not asked about",))
-        for answer in self.journal.answers.get(asked.name, [])[: ASKED_AGAIN + 1]:
+        paid = self.journal.answers.get(asked.name, [])[:TRIES]
+        for answer in paid:
             judged = self._take(messages, answer, asked)
-        while judged.item is None and len(messages) < 2 * (ASKED_AGAIN + 2) and not self.stop.is_set():
+        for _ in range(len(paid), TRIES):
+            if judged.item or self.stop.is_set():
+                break
             try:
                 answer = self.server.ask(messages, self.question.schema())
             except RequestFailed as error:
