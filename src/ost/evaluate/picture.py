@@ -82,7 +82,7 @@ def _draw_accuracy(axes: Any, accuracy: Accuracy) -> None:
     axes.invert_yaxis()
     axes.set(
         xlabel=f"top-1 of {accuracy.classes} classes on {accuracy.clips} clips",
-        xlim=(0, max(shares) * 1.35 + 1),
+        xlim=(0, max(shares) * 1.6 + 1),
     )
     axes.legend(frameon=False, loc="lower right")
 
@@ -99,7 +99,7 @@ def _draw_pairs(axes: Any, report: PackReport) -> None:
     axes.set_yticks(rows, titles, fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="cosine", title="most confusable pairs", xlim=(0, 1))
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
 
 
 def _short(name: str, most: int = 34) -> str:
