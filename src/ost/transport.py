@@ -141,14 +141,30 @@ def _plans(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tens
 
 def _solve(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tensor:
     """Plans [P, N, T] of P problems; no problem's answer depends on another."""
-    neg_inf = -math.inf
     a = frames / frames.sum(-1, keepdim=True)
     b = descriptors / descriptors.sum(-1, keepdim=True)
-    kernel = torch.where(descriptors[..., None], sim / eps, neg_inf)
+    kernel = _kernel(sim, eps, descriptors)
     dual, error = _sinkhorn(kernel, a, b, descriptors)
+    plans = _rows(kernel, a, dual)
+    # One look between rounds, never inside one: a GPU is not made to wait for every step.
+    # Asked as "not within", so that a nan, where sim / eps overflows, is left over too.
+    left = (~(error <= TOLERANCE)).nonzero()[:, 0]
+    if len(left):
+        plans[left] = _solve_hard(sim[left], eps, a[left], b[left], descriptors[left], dual[left])
+    return plans
+
+
+def _solve_hard(sim: Tensor, eps: float, a: Tensor, b: Tensor, descriptors: Tensor, dual: Tensor) -> Tensor:
+    """Plans [P, N, T] of problems that Sinkhorn leaves over, in fp64 where the device has it.
+
+    Nearly binary plans are what cancels out between sim / eps and the dual, both hundreds of times as large;
+    in fp32 what is left depends in its sixth digit on how many problems are solved at once.
+    """
+    wide = torch.float32 if sim.device.type == "mps" else torch.float64
+    kernel = _kernel(sim.to(wide), eps, descriptors)
+    a, b, dual = a.to(wide), b.to(wide), dual.to(wide)
+    error = torch.full_like(dual[:, 0], math.inf)
     for _ in range(NEWTON_ROUNDS):
-        # One look between rounds, never inside one: a GPU is not made to wait for every step.
-        # Asked as "not within", so that a nan, where sim / eps overflows, is left over too.
         left = (~(error <= TOLERANCE)).nonzero()[:, 0]
         if not len(left):
             break
@@ -159,7 +175,11 @@ def _solve(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tens
             f"sim: eps={eps} is too small for fp32 similarities of up to "
             f"{sim[worst].abs().max().item():.3g} (marginals off by {error[worst]:.1e})"
         )
-    return _rows(kernel, a, dual)
+    return _rows(kernel, a, dual).float()
+
+
+def _kernel(sim: Tensor, eps: float, descriptors: Tensor) -> Tensor:
+    return torch.where(descriptors[..., None], sim / eps, -math.inf)
 
 
 def _rows(kernel: Tensor, a: Tensor, dual: Tensor) -> Tensor:
@@ -185,9 +205,10 @@ def _newton(kernel: Tensor, a: Tensor, b: Tensor, dual: Tensor) -> tuple[Tensor,
     """Damped Newton ascent on the dual: duals [P, N] and what is wrong with their column sums [P]."""
     inverse_a = torch.where(a > 0, 1 / a, 0.0)[:, None, :]
     # The dual is flat along (1, ..., 1); b b^T fills that direction, the ridge those of masked columns.
-    eye = torch.eye(b.shape[-1], device=b.device)
+    eye = torch.eye(b.shape[-1], device=b.device, dtype=b.dtype)
     fill = b[:, :, None] * b[:, None, :] + 1e-7 * eye
     error = torch.full_like(b[:, 0], math.inf)
+    moving = torch.ones_like(error, dtype=torch.bool)
     for _ in range(NEWTON_STEPS):
         plan = _rows(kernel, a, dual)
         columns = plan.sum(-1)
@@ -200,5 +221,8 @@ def _newton(kernel: Tensor, a: Tensor, b: Tensor, dual: Tensor) -> tuple[Tensor,
         direction = torch.linalg.solve_ex(hessian, gradient[..., None])[0][..., 0]
         spread = (direction.amax(-1) - direction.amin(-1)).clamp_min(1e-6)
         step = direction * (torch.log1p(spread) / spread)[:, None]
-        dual = torch.where((error > TOLERANCE)[:, None], dual + step, dual)
+        dual = torch.where(moving[:, None], dual + step, dual)
+        # One step more once it is near enough: rounding decides when that is, and the step, which squares
+        # what is left, takes the answer from the tolerance down to rounding itself.
+        moving &= ~(error <= TOLERANCE)
     return dual, error

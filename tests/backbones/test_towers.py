@@ -288,6 +288,7 @@ def test_the_model_that_a_name_implies_travels_through_conversion(other, tmp_pat
 def test_a_tokenizer_without_its_package_says_so(monkeypatch):
     model = ClipBackbone.__new__(ClipBackbone)
     model.name = model._name = "ViT-B-16-SigLIP2"
+    model._config = open_clip_config("ViT-B-16-SigLIP2")
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(UsageError, match="needs the package transformers"):
         model._tokenizer  # noqa: B018
