@@ -7,10 +7,10 @@ For one problem with similarity S [T, N], cost C = 1 - S and uniform marginals a
 
 A few log-domain Sinkhorn steps (Cuturi 2013) solve what CLIP gives at eps = 0.1. What they do not solve
 goes on in fp64 with Newton's method on the dual of the descriptor side (Brauer et al. 2017), whose N x N
-systems are tiny. Writing v for the dual variables over eps, P = a * softmax(S/eps + v, rows) has exact row sums and
-the dual's gradient is b - column sums; a step of length log(1 + d)/d, d the range of the Newton direction,
-always ascends because the dual is self-concordant in that range (Sun & Tran-Dinh 2019), so no line search is
-needed. Each problem stops alone, when its own column sums are within `TOLERANCE` (L1) of b.
+systems are tiny. Writing v for the dual variables over eps, P = a * softmax(S/eps + v, rows) has exact row
+sums and the dual's gradient is b - column sums; a step of length log(1 + d)/d, d the range of the Newton
+direction, always ascends because the dual is self-concordant in that range (Sun & Tran-Dinh 2019), so no line
+search is needed. Each problem stops alone, when its own column sums are within `TOLERANCE` (L1) of b.
 """
 
 from __future__ import annotations

@@ -90,7 +90,10 @@ def check(
     packs = [resolve(spec) for spec in specs] if specs else [shipped_pack(name) for name in whole_packs()]
     from ost.backbones.load import load_backbone
     from ost.evaluate.pack import check_pack
+    from ost.evaluate.picture import picture_format, save_picture
 
+    if picture:
+        picture_format(picture)  # said now, and not after minutes of scoring
     notes = stderr()
     tower = load_backbone(backbone, weights, tell=lambda line: show_notices(notes, [line]))
     reports = [
@@ -104,8 +107,6 @@ def check(
         show_accuracy(stdout(), found)
         show_failures(notes, list(found.failures), found.clips + len(found.failures))
     if picture:
-        from ost.evaluate.picture import save_picture
-
         save_picture(reports[0], picture, found)
         stdout().print(Text(f"picture: {picture}"))
     if any(report.faults for report in reports) or (found and found.failures):

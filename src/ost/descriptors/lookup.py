@@ -67,25 +67,22 @@ def nearest(name: str) -> tuple[str, str] | None:
     """The known class whose name is most like this one, and its pack; None if none is like it."""
     letters, words = fold(name), set(stems(name))
     best, likeness = None, 0.0
-    for key, found in _spellings().items():
-        known = set(stems(found.item.name))
+    for key, (known_name, pack) in _known_names().items():
+        known = set(stems(known_name))
         alike = len(words & known) / max(1, len(words | known))
         alike = alike if alike >= WORDS else 0.0
         matcher = difflib.SequenceMatcher(None, key, letters)
         if matcher.quick_ratio() >= max(LETTERS, alike) and (ratio := matcher.ratio()) >= LETTERS:
             alike = max(alike, ratio)
         if alike > likeness:
-            best, likeness = (found.item.name, found.pack), alike
+            best, likeness = (known_name, pack), alike
     return best
 
 
 @cache
-def _spellings() -> dict[str, Found]:
-    return {
-        fold(item.name): Found(item, name, False)
-        for name in whole_packs()
-        for item in shipped_pack(name).classes
-    }
+def _known_names() -> dict[str, tuple[str, str]]:
+    """Folded name -> the name and its pack."""
+    return {fold(name): (name, pack) for pack in whole_packs() for name in shipped_pack(pack).names}
 
 
 @cache

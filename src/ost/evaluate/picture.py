@@ -33,9 +33,7 @@ def save_picture(report: PackReport, path: str | Path, accuracy: Accuracy | None
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    kind = Path(path).suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise UsageError(f"{path}: a picture is .{', .'.join(FORMATS)}")
+    kind = picture_format(path)
     if report.separability is None:
         raise UsageError(f"pack {report.pack.name!r} has one class, and there is nothing to compare")
     # A class name is the user's: a dollar sign in it is not mathematics.
@@ -53,6 +51,18 @@ def save_picture(report: PackReport, path: str | Path, accuracy: Accuracy | None
             figure.savefig(
                 temporary, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None
             )
+
+
+def picture_format(path: str | Path) -> str:
+    """The format that a file's ending names.
+
+    Raises:
+        UsageError: it cannot be drawn.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UsageError(f"{path}: a picture is .{', .'.join(FORMATS)}")
+    return kind
 
 
 def _draw_cosines(axes: Any, report: PackReport) -> None:

@@ -160,9 +160,11 @@ class Server:
         try:
             listed: Any = list(self._client.with_options(max_retries=1, timeout=20).models.list())
         except openai.APIConnectionError as error:
+            url = self._client.base_url
+            where = f"{url.host}:{url.port}" if url.port else url.host
             raise ServerFailed(
-                f"no server answers at {self._client.base_url.host}:{self._client.base_url.port or 443} "
-                f"({self._clean(error)}); start it, or name another with --base-url"
+                f"no server answers at {where} ({self._clean(error)}); "
+                "start it, or name another with --base-url"
             ) from None
         except openai.AuthenticationError as error:
             raise ServerFailed(f"the server refuses the key in {KEY}: {self._clean(error)}") from None
