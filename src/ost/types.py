@@ -106,11 +106,13 @@ class FrameEmbeddings:
         values: fp32 [B, T, D], each frame L2-normalised.
         norms: fp32 [B, T], lengths before normalisation (mean-pool matching averages raw embeddings).
         mask: bool [B, T], False where a clip has no such frame; None if all are there.
+        features: fp32 [B, T, F], what a trained adapter's classes read; None where nothing does.
     """
 
     values: Tensor
     norms: Tensor
     mask: Tensor | None = None
+    features: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"FrameEmbeddings({'x'.join(map(str, self.values.shape))})"
@@ -136,6 +138,19 @@ class Descriptors:
 
 
 @dataclass(frozen=True)
+class LearnedClasses:
+    """What an adapter learned of the classes from examples; its term joins their logits.
+
+    Attributes:
+        weight: fp32 [A, F], against the features of frames; zero for a class that had no example.
+        bias: fp32 [A].
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
 class ClassHead:
     """All classes as the matching sees them: names, embedded descriptors, logit scale.
 
@@ -144,12 +159,14 @@ class ClassHead:
         kinds: "spatial" and "temporal", or "name" alone for mean-pool matching.
         logit_scale: s in the logits, already exponentiated (100 for CLIP).
         hash: of weights, pack and prompts, hexadecimal; equal heads have equal hashes.
+        learned: what was learned of these classes from examples; None without an adapter.
     """
 
     names: tuple[str, ...]
     kinds: Mapping[Kind, Descriptors]
     logit_scale: float
     hash: str = ""
+    learned: LearnedClasses | None = None
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{kind}={'x'.join(map(str, d.values.shape))}" for kind, d in self.kinds.items())

@@ -130,9 +130,9 @@ def test_one_tower_is_loaded_without_the_other(ost):
     frames, texts = load(ost), load(ost)
     frames.embed_frames(pixels())
     texts.embed_text(TEXTS)
-    assert "_visual" in vars(frames) and "_text" not in vars(frames)
-    assert "_text" in vars(texts) and "_visual" not in vars(texts)
-    assert not hasattr(texts._text, "visual")
+    assert "visual" in vars(frames) and "text" not in vars(frames)
+    assert "text" in vars(texts) and "visual" not in vars(texts)
+    assert not hasattr(texts.text, "visual")
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "lite"])

@@ -90,6 +90,7 @@ class ColourBackbone:
 
     name, weights_hash, precision, logit_scale = "colours", "c", "float32", 10.0
     notices: list[str] = []  # noqa: RUF012
+    adapter = None
 
     def __init__(self):
         from ost.types import Preprocess, Templates
@@ -101,6 +102,11 @@ class ColourBackbone:
     def embed_frames(self, pixels):
         self.frames_seen += len(pixels)
         return pixels.mean((2, 3))
+
+    def embed_clips(self, pixels):
+        from ost.backbones.base import frame_embeddings
+
+        return frame_embeddings(self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]))
 
     def embed_text(self, texts):
         from ost.backbones.base import TextEmbeddings

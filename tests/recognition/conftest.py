@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ost.backbones.base import TextEmbeddings
+from ost.backbones.base import TextEmbeddings, frame_embeddings
 from ost.types import Preprocess, Templates
 
 SIZE, WIDTH = 16, 24
@@ -25,6 +25,7 @@ class FakeBackbone:
         self.logit_scale = 10.0
         self.notices = []
         self.precision = precision
+        self.adapter = None
         self.calibrated = calibrated
         self.texts = []
         generator = torch.Generator().manual_seed(0)
@@ -32,6 +33,9 @@ class FakeBackbone:
 
     def embed_frames(self, pixels):
         return pixels.flatten(1) @ self.projection
+
+    def embed_clips(self, pixels):
+        return frame_embeddings(self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]))
 
     def embed_text(self, texts):
         self.texts.append(list(texts))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ost.types import Preprocess, Templates
+from torch.nn.functional import normalize
+
+from ost.types import FrameEmbeddings, Preprocess, Templates
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ost.backbones.adapter import Adapter
 
 
 class TextEmbeddings(NamedTuple):
@@ -40,10 +44,24 @@ class Backbone(Protocol):
     notices: list[str]
     precision: str
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """What was learned from examples over frozen towers; None without."""
+        ...
+
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """fp32 [n, 3, size, size] -> fp32 [n, D], not normalised."""
+        ...
+
+    def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
+        """fp32 [V, T, 3, size, size] -> embeddings [V, T, D] of V clips."""
         ...
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> unit embeddings; loads the text tower if it is not there yet."""
         ...
+
+
+def frame_embeddings(raw: Tensor) -> FrameEmbeddings:
+    """Raw embeddings [V, T, D] as what `match` wants."""
+    return FrameEmbeddings(values=normalize(raw, dim=-1), norms=raw.norm(dim=-1))

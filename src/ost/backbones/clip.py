@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from torch.nn import Parameter
 from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
-from ost.backbones.base import TextEmbeddings
+from ost.backbones.base import TextEmbeddings, frame_embeddings
 from ost.backbones.catalog import CLIP_TEMPLATES
+from ost.backbones.extras import read_prompts, read_temporal, split_extras
 from ost.backbones.text import fit_to_context
 from ost.backbones.weights import HEAD_WIDTH, Architecture, Weights, account
 from ost.errors import UsageError, WeightsError, first_line
-from ost.types import Preprocess
+from ost.types import FrameEmbeddings, Preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,33 +64,76 @@ class ClipBackbone:
         self.notices: list[str] = []
         self.device, self.dtype = device, dtype
         self.precision = str(dtype).removeprefix("torch.")
+        self.adapter = None
         self._name = model if isinstance(model, str) else None
         self._config = open_clip_config(model) if isinstance(model, str) else _config(model, quick_gelu)
         skeleton = self._skeleton()
         expected = skeleton.state_dict()
-        self._state = _adapted(weights.state, expected)
+        towers, added = split_extras(weights.state)
+        self._state = _adapted(towers, expected)
         account(self._state, expected, name)
         self.logit_scale = float(self._state["logit_scale"].float().exp().reshape(()))
         self._visual_skeleton = skeleton.visual
+        self.prompts = self._placed(read_prompts(added, name))
+        self.temporal = self._placed(read_temporal(added, name))
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """fp32 [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
-        parts: list[Tensor] = []
         with torch.inference_mode():
-            for part in pixels.split(FRAMES_AT_ONCE.get(self.device.type, ON_A_GPU)):
-                parts.append(self._visual(part.to(self.device, self.dtype, non_blocking=True)).float())
-        return torch.cat(parts)
+            parts = pixels.split(FRAMES_AT_ONCE.get(self.device.type, ON_A_GPU))
+            return torch.cat([self.visual(self.moved(part)).float() for part in parts])
+
+    def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
+        """fp32 [V, T, 3, size, size] -> embeddings [V, T, D], looked at over time where weights do that."""
+        raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        with torch.inference_mode():
+            raw = self.over_time(raw)
+            return replace(frame_embeddings(raw), features=raw)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit embeddings [n, D], fp32, on the backbone's device; no text needs shift or gain."""
-        tokenize, count = self._tokenizer
-        limit = self.context_length
-        tokens = tokenize(fit_to_context(texts, count, limit, self.notices.append), context_length=limit)
-        parts: list[Tensor] = []
         with torch.inference_mode():
-            for part in tokens.split(TEXTS_AT_ONCE.get(self.device.type, ON_A_GPU)):
-                parts.append(self._text.encode_text(part.to(self.device)).float())
-        return TextEmbeddings(normalize(torch.cat(parts), dim=-1))
+            parts = self.tokens(texts).split(TEXTS_AT_ONCE.get(self.device.type, ON_A_GPU))
+            return TextEmbeddings(normalize(torch.cat([self.encode_tokens(part) for part in parts]), dim=-1))
+
+    def moved(self, pixels: Tensor) -> Tensor:
+        """Pixels on the device and in the dtype of the image tower."""
+        return pixels.to(self.device, self.dtype, non_blocking=True)
+
+    def over_time(self, raw: Tensor) -> Tensor:
+        """Raw embeddings [V, T, D] after the transformer over time, where the weights have one."""
+        return raw if self.temporal is None else self.temporal(raw).float()
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Texts as tokens [n, L], each cut at a word where it is longer than the context."""
+        tokenize, count = self._tokenizer
+        room = 0 if self.prompts is None else self.prompts.count
+        limit = self.context_length - room
+        fitted = fit_to_context(texts, count, limit, self.notices.append)
+        return tokenize(fitted, context_length=limit)
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens [m, L] -> raw embeddings, fp32 [m, D]; gradients flow where parameters ask for them."""
+        if self.prompts is not None:
+            tokens = self.prompts.open_up(tokens)
+        return _encode_text(self.text, tokens.to(self.device)).float()
+
+    def weights(self) -> Weights:
+        """The weights as they are now, after training too; tensors are shared with the towers."""
+        state = dict(self._state)
+        for tower, prefix in (("visual", "visual."), ("text", "")):
+            if tower in vars(self):  # one that was never built is still as it was read
+                state |= {prefix + name: tensor for name, tensor in vars(self)[tower].state_dict().items()}
+        for module, prefix in ((self.prompts, "prompts."), (self.temporal, "temporal.")):
+            if module is not None:
+                state |= {prefix + name: tensor for name, tensor in module.state_dict().items()}
+        quick_gelu = bool(self._config.get("quick_gelu", False))
+        return Weights(state, "open_clip", self.weights_hash, self.preprocess, quick_gelu, self._name)
+
+    @property
+    def width(self) -> int:
+        """D, numbers of an embedding."""
+        return int(self._config["embed_dim"])
 
     @property
     def context_length(self) -> int:
@@ -96,17 +141,28 @@ class ClipBackbone:
         return int(self._config["text_cfg"].get("context_length", 77))
 
     @cached_property
-    def _visual(self) -> nn.Module:
+    def visual(self) -> nn.Module:
+        """The image tower."""
         prefix = "visual."
         state = {k.removeprefix(prefix): v for k, v in self._state.items() if k.startswith(prefix)}
-        return self._filled(self._visual_skeleton, state)
+        tower = self._filled(self._visual_skeleton, state)
+        if self.prompts is not None:
+            self.prompts.attach_visual(tower)
+        return tower
 
     @cached_property
-    def _text(self) -> Any:
+    def text(self) -> Any:
+        """The text tower, and the logit scale with it."""
         model = self._skeleton()
         del model.visual
         state = {name: tensor for name, tensor in self._state.items() if not name.startswith("visual.")}
-        return self._filled(model, state)
+        tower = self._filled(model, state)
+        if self.prompts is not None:
+            self.prompts.attach_text(tower)
+        return tower
+
+    def _placed(self, module: Any) -> Any:
+        return module and module.to(self.device, self.dtype).eval().requires_grad_(False)
 
     def _filled(self, module: Any, state: Mapping[str, Tensor]) -> Any:
         moved = {
@@ -137,6 +193,22 @@ class ClipBackbone:
     def _tokenizer(self) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
         """texts -> tokens, and text -> number of tokens."""
         return open_clip_tokenizer(self._name, self.name, self._config["text_cfg"].get("vocab_size"))
+
+
+def _encode_text(model: Any, tokens: Tensor) -> Tensor:
+    """A text tower's raw embeddings, without the padding where attention is causal: nothing looks ahead."""
+    from open_clip.transformer import text_global_pool
+
+    mask = getattr(model, "attn_mask", None)
+    if mask is None or getattr(model, "text_pool_type", "") != "argmax" or not len(tokens):
+        return model.encode_text(tokens)
+    length = int(tokens.argmax(-1).max()) + 1  # the end token has the highest number
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=mask[:length, :length]))
+    pooled = text_global_pool(x, tokens, "argmax")
+    projection = model.text_projection
+    return projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
 
 
 class _Undrawn(TorchFunctionMode):

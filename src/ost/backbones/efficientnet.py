@@ -82,9 +82,12 @@ class EfficientNetLite2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, 3, H, W] -> [n, 1000]."""
+        return self.classifier(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """[n, 3, H, W] -> [n, 1280], what the classifier reads."""
         x = relu6(self.stem(x))
-        x = relu6(self.head(self.blocks(x)))
-        return self.classifier(x.mean((2, 3)))
+        return relu6(self.head(self.blocks(x))).mean((2, 3))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> EfficientNetLite2:

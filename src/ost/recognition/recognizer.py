@@ -68,10 +68,12 @@ class Recognizer:
     Args:
         backbone: from `ost.backbones.load.load_backbone`.
         settings: can be overridden call by call.
+        cache: keep class heads on disk; not for a backbone that is being trained.
     """
 
-    def __init__(self, backbone: Backbone, settings: Settings | None = None) -> None:
+    def __init__(self, backbone: Backbone, settings: Settings | None = None, *, cache: bool = True) -> None:
         self.backbone = backbone
+        self.cache = cache
         self.settings = settings or Settings()
         self._heads: dict[tuple[str, tuple[Kind, ...]], ClassHead] = {}
 
@@ -119,7 +121,7 @@ class Recognizer:
         kinds = (settings or self.settings).prompted
         key = (pack.hash, kinds)
         if key not in self._heads:
-            self._heads[key] = class_head(self.backbone, pack, kinds)
+            self._heads[key] = class_head(self.backbone, pack, kinds, cache=self.cache)
         return self._heads[key]
 
     def _decode(self, video: str | Path, settings: Settings) -> Frames:

@@ -32,11 +32,16 @@ def transform(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
     target = view_preprocess(preprocess, crops)
     pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), target)
     views = torch.stack([_crop(pixels, target.size, place) for place in _places(crops)])
-    mean = torch.tensor(target.mean).view(3, 1, 1) * 255
-    std = torch.tensor(target.std).view(3, 1, 1) * 255
-    views = (views.float() - mean) / std
+    views = normalise(views, target)
     views = views.unflatten(1, (frames.clips, -1)).transpose(0, 1)
     return views.flatten(0, 1).contiguous()
+
+
+def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Pixels [..., 3, H, W] of 0..255 -> fp32 with the mean and spread that the weights want, on their device."""
+    mean = torch.tensor(preprocess.mean, device=pixels.device).view(3, 1, 1) * 255
+    std = torch.tensor(preprocess.std, device=pixels.device).view(3, 1, 1) * 255
+    return (pixels.float() - mean) / std
 
 
 def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:

@@ -1,0 +1,180 @@
+"""A small adapter over frozen towers: a residual on frame embeddings and a residual on the class head.
+
+CLIP-Adapter (IJCV 2024) and Tip-Adapter (ECCV 2022) in the form that transport leaves intact: frames are
+moved by a low-rank map of their features, and a class's learned vector joins every one of its descriptors (see
+`ost.recognition.match`). The file is small: it names the backbone it belongs to and holds none of its weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ost.backbones.base import Backbone, TextEmbeddings
+from ost.errors import WeightsError, first_line
+from ost.files import atomic, file_hash, text_hash
+from ost.types import FrameEmbeddings, LearnedClasses, Preprocess, Templates
+
+KEY = "ost_adapter"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What was learned from examples, for one backbone.
+
+    Attributes:
+        backbone: the name of the backbone.
+        backbone_hash: SHA-256 of its weights; the adapter fits no others.
+        names: the C classes that had examples, readable.
+        frames: T, frames a clip in training.
+        temperature: what the logits of the descriptors are multiplied with.
+        centre: fp32 [F], mean feature of the examples.
+        weight, bias: fp32 [C, F] and [C], of the classes.
+        down, up: fp32 [R, F] and [D, R], the residual on frame embeddings.
+        hash: SHA-256 of the file; empty before it is written.
+    """
+
+    backbone: str
+    backbone_hash: str
+    names: tuple[str, ...]
+    frames: int
+    temperature: float
+    centre: Tensor
+    weight: Tensor
+    bias: Tensor
+    down: Tensor
+    up: Tensor
+    hash: str = ""
+
+    def features(self, raw: Tensor) -> Tensor:
+        """Raw features [B, T, F] as the adapter reads them: unit vectors from the centre, so far as they go."""
+        return normalize(normalize(raw, dim=-1) - self.centre, dim=-1)
+
+    def adapted(self, frames: FrameEmbeddings) -> FrameEmbeddings:
+        """Embeddings of a frozen backbone, with the residual added and the features prepared.
+
+        Args:
+            frames: with raw features [B, T, F].
+        """
+        assert frames.features is not None
+        features = self.features(frames.features)
+        moved = normalize(frames.values + features @ self.down.T @ self.up.T, dim=-1)
+        return replace(frames, values=moved, features=features)
+
+    def classes(self, names: Sequence[str]) -> LearnedClasses:
+        """The learned rows for these classes; zero for those without examples."""
+        known = {name: row for row, name in enumerate(self.names)}
+        weight = self.weight.new_zeros(len(names), self.weight.shape[1])
+        bias = self.bias.new_zeros(len(names))
+        for a, name in enumerate(names):
+            if name in known:
+                weight[a], bias[a] = self.weight[known[name]], self.bias[known[name]]
+        return LearnedClasses(weight, bias)
+
+    def to(self, device: Any) -> Adapter:
+        """The same on another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
+
+
+_TENSORS = ("centre", "weight", "bias", "down", "up")
+
+
+class AdaptedBackbone:
+    """A frozen backbone seen through an adapter; see `Backbone`."""
+
+    def __init__(self, base: Backbone, adapter: Adapter, name: str) -> None:
+        if adapter.backbone_hash != base.weights_hash:
+            raise WeightsError(
+                f"{name}: was trained over the weights {adapter.backbone_hash[:12]} of {adapter.backbone}, and "
+                f"these are {base.weights_hash[:12]}; load the same backbone and weights as in training"
+            )
+        self.base = base
+        self.adapter: Adapter = adapter.to(getattr(base, "device", "cpu"))
+        self.name = name
+        self.weights_hash = text_hash(base.weights_hash, adapter.hash)
+        self.preprocess: Preprocess = base.preprocess
+        self.templates: Templates = base.templates
+        self.logit_scale = base.logit_scale * adapter.temperature
+        self.notices = base.notices
+        self.precision = base.precision
+
+    def embed_frames(self, pixels: Tensor) -> Tensor:
+        """As the frozen backbone."""
+        return self.base.embed_frames(pixels)
+
+    def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
+        """fp32 [V, T, 3, size, size] -> adapted embeddings [V, T, D] with features."""
+        return self.adapter.adapted(self.base.embed_clips(pixels))
+
+    def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
+        """As the frozen backbone."""
+        return self.base.embed_text(texts)
+
+
+def save_adapter(adapter: Adapter, path: str | Path) -> None:
+    """Write a safetensors file atomically."""
+    from safetensors.torch import save_file
+
+    told = {
+        "backbone": adapter.backbone,
+        "backbone_hash": adapter.backbone_hash,
+        "names": list(adapter.names),
+        "frames": adapter.frames,
+        "temperature": adapter.temperature,
+    }
+    tensors = {name: getattr(adapter, name).contiguous().cpu() for name in _TENSORS}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: json.dumps(told)})
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a file holds an adapter."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # whoever reads it as weights says what is wrong
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Read and check an adapter.
+
+    Raises:
+        WeightsError: the file is damaged or does not hold together.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
+            tensors = {name: file.get_tensor(name).float() for name in _TENSORS}
+        names = tuple(str(name) for name in told["names"])
+        classes, width = tensors["weight"].shape
+        shapes = {"centre": (width,), "bias": (classes,), "down": (tensors["up"].shape[-1], width)}
+        wrong = [name for name, shape in shapes.items() if tuple(tensors[name].shape) != shape]
+        if wrong or classes != len(names):
+            raise ValueError(f"{(wrong or ['names'])[0]} does not fit {classes} classes of {width} features")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            raise ValueError("a number in it is not finite")
+        return Adapter(
+            backbone=str(told["backbone"]),
+            backbone_hash=str(told["backbone_hash"]),
+            names=names,
+            frames=int(told["frames"]),
+            temperature=float(told["temperature"]),
+            hash=file_hash(path),
+            **tensors,
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: is not an adapter that can be read ({first_line(error)})") from error
