@@ -1,13 +1,18 @@
-"""Where the numbers are computed: device and dtype, by name or by what the machine offers."""
+"""Where the numbers are computed: device and dtype, by name or by what the machine offers; and by how many."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ost.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 
@@ -59,3 +64,85 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is slow on CPUs; use --dtype fp32 or bf16")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together; one alone needs no process group.
+
+    Attributes:
+        rank: which one this is, 0 to world - 1.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in the order of ranks; values are small and can be pickled."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def gather_rows(self, rows: Tensor, counts: list[int]) -> list[Tensor]:
+        """Every rank's rows [counts[r], ...], in the order of ranks; the counts may differ, and be 0."""
+        if self.world == 1:
+            return [rows]
+        import torch
+        import torch.distributed as dist
+
+        # Collectives want equal shapes: shorter shares are filled up, and cut again.
+        filled = rows.new_zeros(max(counts), *rows.shape[1:])
+        filled[: len(rows)] = rows
+        parts = [torch.empty_like(filled) for _ in counts]
+        dist.all_gather(parts, filled)
+        return [part[:count] for part, count in zip(parts, counts, strict=True)]
+
+    def wait(self) -> None:
+        """Go on when all ranks are here."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+
+@contextmanager
+def join_ranks(device: str = "auto") -> Generator[tuple[Ranks, str]]:
+    """The ranks that torchrun started, and the device of this one; one rank where it did not.
+
+    Args:
+        device: as for `resolve_device`; "auto" and "cuda" take the GPU of this process's number on its machine.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(), device
+        return
+    import torch
+    import torch.distributed as dist
+
+    chosen = resolve_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), str(chosen)
+    finally:
+        dist.destroy_process_group()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from ost.errors import UsageError
+from ost.files import write_text
 
 MAX_BYTES = 1 << 30
 
@@ -17,6 +19,15 @@ class Clip(NamedTuple):
 
     path: Path
     label: str
+
+
+def write_manifest(path: str | Path, clips: Iterable[Clip]) -> None:
+    """Write clips as a manifest, atomically; the paths become absolute."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("path", "label"))
+    writer.writerows((str(clip.path.absolute()), clip.label) for clip in clips)
+    write_text(path, text.getvalue())
 
 
 def read_manifest(path: str | Path, dataset: str | None = None) -> list[Clip]:

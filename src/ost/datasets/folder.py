@@ -1,0 +1,61 @@
+"""Labelled videos by where they lie, and the few of them that are learned from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ost.datasets.manifest import Clip
+from ost.errors import UsageError
+
+
+def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[Clip]:
+    """Videos with the name of the folder they lie in as their label, in the order of their paths.
+
+    Args:
+        root: the folder of folders.
+        videos: what lies below it.
+
+    Raises:
+        UsageError: a video lies in `root` itself, or there are fewer than two classes.
+    """
+    clips: list[Clip] = []
+    for path in sorted(Path(video) for video in videos):
+        if path.parent == Path(root) or path == Path(root):
+            raise UsageError(f"{path}: lies in no folder of a class; sort the videos into one folder a class")
+        clips.append(Clip(path, path.parent.name))
+    if len({clip.label for clip in clips}) < 2:
+        raise UsageError(f"{root}: needs a folder of videos for each of at least two classes")
+    return clips
+
+
+class Picked(NamedTuple):
+    """Clips to learn from, and the rest."""
+
+    shots: list[Clip]
+    rest: list[Clip]
+
+
+def pick_shots(clips: Sequence[Clip], shots: int, seed: int) -> Picked:
+    """K clips a class by chance; a class's choice depends on its own clips and the seed alone.
+
+    Raises:
+        UsageError: a class has fewer clips.
+    """
+    by_label: dict[str, list[Clip]] = {}
+    for clip in sorted(clips):
+        by_label.setdefault(clip.label, []).append(clip)
+    picked = Picked([], [])
+    for label, own in sorted(by_label.items()):
+        if len(own) < shots:
+            raise UsageError(f"class {label!r} has {len(own)} clips, fewer than the {shots} shots asked for")
+        digest = hashlib.sha256(label.encode()).digest()
+        order = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")]).permutation(len(own))
+        chosen = set(order[:shots].tolist())
+        for i, clip in enumerate(own):
+            (picked.shots if i in chosen else picked.rest).append(clip)
+    return picked
