@@ -1,0 +1,1 @@
+"""Learning from labelled clips: from two a class to whole benchmarks."""

@@ -1,0 +1,415 @@
+"""The loop: steps, validations, checkpoints; it can be killed anywhere and goes on to the same weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ost.descriptors.pack import Pack, save_pack
+from ost.errors import OstError, TransportError, UsageError
+from ost.files import atomic, write_text
+from ost.recognition.recognizer import Settings
+from ost.runtime import Ranks
+from ost.train.checkpoint import Checkpoints, Progress, State, Which
+from ost.train.config import TrainConfig
+from ost.train.data import Chunk, ClipDataset, chunks, flip_of
+from ost.train.learner import Learner, load_learner
+from ost.train.log import Log, Watch
+from ost.train.plan import Plan, Step
+from ost.train.step import step_gradient
+from ost.train.task import Task
+from ost.train.validate import validate
+from ost.video.augment import Augmentation
+
+
+class Interrupted(OstError):
+    """A run that was asked to end (SIGTERM) and has saved where it stands."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        weights: the file that `--weights` takes: the best by validation, or the last without one.
+        step: the step these weights are of.
+        accuracy: share of the held-out clips they recognise; None without such clips.
+        unreadable: path -> cause of training clips that were replaced.
+    """
+
+    weights: Path
+    step: int
+    accuracy: float | None
+    unreadable: dict[str, str]
+
+
+def train(
+    config: TrainConfig,
+    task: Task,
+    run: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    ranks: Ranks | None = None,
+    watch: Watch = lambda _: None,
+) -> Outcome:
+    """Train the towers of a backbone, or what is put beside them.
+
+    Args:
+        config: every setting.
+        task: classes and clips.
+        run: folder for config, log, checkpoints and weights.
+        device: as for `ost.runtime.resolve_device`.
+        resume: go on from the last checkpoint, where there is one.
+        ranks: the processes that train together.
+        watch: is given what happens, on the first rank.
+
+    Raises:
+        UsageError: settings contradict each other, or the folder holds another run.
+        Interrupted: SIGTERM came; everything is saved.
+        OstError: the loss is not finite (the batch is saved), too many clips are unreadable, or a checkpoint cannot be
+            written.
+    """
+    return _Run(config, task, run, device, ranks or Ranks(), watch, resume).go()
+
+
+class _Run:
+    """One run: what stays the same from step to step."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        run: Path,
+        device: str,
+        ranks: Ranks,
+        watch: Watch,
+        resume: bool,
+    ) -> None:
+        self.config, self.task, self.run, self.ranks = config, task, run, ranks
+        _open_run(run, config, task.pack, resume, ranks)
+        flip = flip_of(task.pack.names) if config.flip is None else config.flip
+        augmentation = Augmentation(
+            scales=config.scales,
+            flip=flip,
+            jitter=config.jitter,
+            grayscale=config.grayscale,
+            randaugment=config.randaugment,
+        )
+        notices: list[str] = []
+        self.learner = load_learner(config, task.pack, device, augmentation, notices.append)
+        self.plan = Plan(len(task.clips), config.batch, config.contrastive_batch, config.chunk, config.seed)
+        self.total = config.epochs * self.plan.steps
+        self.optimiser = _optimiser(self.learner)
+        self.checkpoints = Checkpoints(run, ranks)
+        self.progress = self._resumed() if resume else Progress()
+        self.log = Log(run, self.total, watch, writes=ranks.first, begun=self.progress.step)
+        for line in (*notices, *dict.fromkeys(self.learner.backbone.notices)):
+            self.log("notice", self.progress.step, text=line)
+        self.dataset = ClipDataset(
+            paths=task.clips.paths,
+            labels=task.clips.labels,
+            frames=config.frames,
+            preprocess=self.learner.backbone.preprocess,
+            augmentation=augmentation,
+            min_decoded=config.min_decoded,
+            seed=config.seed,
+        )
+        self.asked: list[int] = []
+
+    def go(self) -> Outcome:
+        """All steps that are left, and the weight file."""
+        with _asked_to_stop() as self.asked:
+            try:
+                if not self.progress.settled:
+                    self._after()
+                for step, coming in self._steps():
+                    self._one(step, coming)
+                    self._stop_if_asked()
+                    self._after()
+                return self._finish()
+            finally:
+                self.log.close()
+
+    def _steps(self) -> Iterator[tuple[Step, Iterator[Chunk]]]:
+        start, (rank, world) = self.progress.step, (self.ranks.rank, self.ranks.world)
+        plan, epochs = self.plan, self.config.epochs
+        coming = chunks(
+            self.dataset,
+            plan.from_step(start, epochs, rank, world),
+            self.config.workers,
+            pin=self.learner.device.type == "cuda",
+        )
+        for step in plan.from_step(start, epochs, rank, world):
+            yield step, coming
+
+    def _one(self, step: Step, coming: Iterator[Chunk]) -> None:
+        """One optimiser step."""
+        began = time.perf_counter()
+        timed = _Timed(coming)
+        rate = learning_rate(self.config, self.progress.step, self.plan.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            loss, seen = step_gradient(self.learner, step, timed, self.ranks)
+        except TransportError:  # an embedding that is not finite
+            loss, seen = math.nan, timed.seen
+        self._read_all(seen)
+        norm = _norm(self.learner.parameters, self.config.clip_grad)
+        if not all(self.ranks.gather(math.isfinite(loss) and math.isfinite(norm))):
+            self._not_finite(seen)
+        self.optimiser.step()
+        self.learner.clamp_scale()
+        self.progress = replace(self.progress, step=self.progress.step + 1, settled=False)
+        seconds = time.perf_counter() - began
+        numbers = {
+            "loss": loss,
+            "lr": rate,
+            "gradient": norm,
+            "scale": self.learner.backbone.logit_scale,
+            "epoch": self.progress.step / self.plan.steps,
+            "seconds": seconds,
+            "waiting": timed.waited / seconds,
+        }
+        self.log("step", self.progress.step, numbers)
+
+    def _after(self) -> None:
+        """Validate and save, where it is time to."""
+        step, config = self.progress.step, self.config
+        last = step == self.total
+        epoch_ends = step % self.plan.steps == 0
+        due = config.validate_every and epoch_ends and (step // self.plan.steps) % config.validate_every == 0
+        which: tuple[Which, ...] = ()
+        if (due or last) and len(self.task.held_out):
+            which = self._validate()
+        self.progress = replace(self.progress, settled=True)
+        if last or due or (config.save_every and step % config.save_every == 0):
+            self._save(("last", *which))
+
+    def _validate(self) -> tuple[Which, ...]:
+        """Validate; says whether these are the best weights so far."""
+        config = self.config
+        settings = Settings(
+            frames=config.frames, kinds=config.kinds, eps=config.eps, min_decoded=config.min_decoded
+        )
+        with self.learner.precision():
+            found = validate(
+                self.learner.backbone,
+                self.task.pack,
+                self.task.held_out,
+                settings,
+                self.ranks,
+                lambda: bool(self.asked),
+            )
+        self._stop_if_asked()
+        numbers = {
+            "top1": found.accuracy,
+            "top5": found.top5 / max(1, found.clips),
+            "clips": float(found.clips),
+        }
+        self.log("validation", self.progress.step, numbers)
+        for path, cause in found.failures:
+            self.log("unreadable", self.progress.step, text=f"{path}: {cause}")
+        if not found.clips:
+            raise OstError(
+                f"none of the {len(found.failures)} held-out clips can be read; nothing can be validated"
+            )
+        if found.accuracy <= self.progress.best:
+            return ()
+        self.progress = replace(self.progress, best=found.accuracy, best_step=self.progress.step)
+        return ("best",)
+
+    def _save(self, which: tuple[Which, ...]) -> None:
+        self.checkpoints.save(
+            self.learner.weights(), _state(self.learner, self.optimiser), self.progress, which
+        )
+        self.log("checkpoint", self.progress.step, text=" and ".join(which))
+
+    def _resumed(self) -> Progress:
+        folder = self.checkpoints.find("last")
+        if folder is None:
+            return Progress()
+        progress = self.checkpoints.load(folder, _state(self.learner, self.optimiser))
+        self.learner.clamp_scale()
+        return progress
+
+    def _read_all(self, seen: list[Chunk]) -> None:
+        """Name and count the clips that could not be read; stop if they are too many."""
+        mine = {f.index: (f.path, f.cause) for chunk in seen for f in chunk.failures}
+        known = dict(self.progress.unreadable)
+        new = {i: told for part in self.ranks.gather(mine) for i, told in part.items() if i not in known}
+        if not new:
+            return
+        for path, cause in new.values():
+            self.log("unreadable", self.progress.step, text=f"{path}: {cause}; another clip takes its turn")
+        self.progress = replace(self.progress, unreadable=known | new)
+        count, total = len(known | new), len(self.task.clips)
+        if count > self.config.max_unreadable * total:
+            raise OstError(
+                f"{count} of {total} training clips cannot be read, more than the share of "
+                f"{self.config.max_unreadable:g} that max_unreadable allows; they are listed in "
+                f"{self.run / 'log.jsonl'}"
+            )
+
+    def _not_finite(self, seen: list[Chunk]) -> None:
+        place = self.run / "not-finite" / f"rank-{self.ranks.rank}"
+        _save_batch(place, seen)
+        raise OstError(
+            f"the loss of step {self.progress.step + 1} is not finite; the batch is in {place.parent} for "
+            "inspection, and the last checkpoint is kept: lower lr, or use precision=fp32"
+        )
+
+    def _stop_if_asked(self) -> None:
+        if any(self.ranks.gather(bool(self.asked))):
+            self._save(("last",))
+            raise Interrupted(
+                f"stopped as asked after step {self.progress.step} of {self.total}; go on with --resume"
+            )
+
+    def _finish(self) -> Outcome:
+        """Put the weights where they are looked for."""
+        target = self.run / "weights.safetensors"
+        folder = self.checkpoints.find("best") or self.checkpoints.find("last")
+        if folder is None:
+            raise OstError(f"{self.run}: its checkpoints are gone; train again")
+        if self.ranks.first:
+            with atomic(target) as temporary:
+                temporary.write_bytes((folder / "weights.safetensors").read_bytes())
+        self.ranks.wait()
+        done, unreadable = self.progress, dict(self.progress.unreadable.values())
+        if done.best_step < 0:
+            return Outcome(target, done.step, None, unreadable)
+        return Outcome(target, done.best_step, done.best, unreadable)
+
+
+class _Timed:
+    """Chunks, with the time that was spent waiting for them."""
+
+    def __init__(self, coming: Iterator[Chunk]) -> None:
+        self._coming = coming
+        self.waited = 0.0
+        self.seen: list[Chunk] = []
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> Chunk:
+        began = time.perf_counter()
+        chunk = next(self._coming)
+        self.waited += time.perf_counter() - began
+        self.seen.append(chunk)
+        return chunk
+
+
+def learning_rate(config: TrainConfig, step: int, steps_an_epoch: int) -> float:
+    """Linear from 0 over the warm-up, then a cosine down to `final_lr` of the rate."""
+    warmup, total = config.warmup_epochs * steps_an_epoch, config.epochs * steps_an_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1.0, total - warmup)
+    return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _optimiser(learner: Learner) -> torch.optim.AdamW:
+    config = learner.config
+    optimiser = torch.optim.AdamW(
+        learner.groups(), lr=config.lr, betas=config.betas, eps=config.adam_eps, fused=True
+    )
+    for (
+        parameter
+    ) in learner.parameters.values():  # there from the beginning, so that a checkpoint can fill them
+        optimiser.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimiser
+
+
+def _state(learner: Learner, optimiser: torch.optim.AdamW) -> State:
+    """The tensors that a run goes on from; everything else follows from the step and the seed."""
+    moments = {
+        f"{name}/{part}": tensor
+        for name, parameter in learner.parameters.items()
+        for part, tensor in optimiser.state[parameter].items()
+    }
+    return {"parameters": {n: p.detach() for n, p in learner.parameters.items()}, "moments": moments}
+
+
+def _norm(parameters: dict[str, Any], limit: float) -> float:
+    """Length of the gradient, cut to the limit in place."""
+    return float(torch.nn.utils.clip_grad_norm_(parameters.values(), limit or math.inf))
+
+
+def _save_batch(folder: Path, seen: list[Chunk]) -> None:
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    for i, chunk in enumerate(seen):
+        tensors |= {f"{i}.pixels": chunk.pixels, f"{i}.labels": chunk.labels}
+    with atomic(folder / "batch.safetensors") as temporary:
+        save_file(tensors, temporary)
+    write_text(folder / "batch.json", json.dumps([list(chunk.paths) for chunk in seen], indent=2))
+
+
+def _open_run(run: Path, config: TrainConfig, pack: Pack, resume: bool, ranks: Ranks) -> None:
+    """A folder for this run and no other."""
+    place = run / "config.json"
+    fault = ""
+    if ranks.first:
+        there = place.read_text(encoding="utf-8") if place.is_file() else None
+        if there is not None and not resume:
+            fault = f"{run}: holds a run already; go on with it by --resume, or name another folder"
+        elif there is not None and (other := _differences(there, config)):
+            fault = f"{run}: was started with other settings ({other}); resume with the same, or name another folder"
+        else:
+            write_text(place, config.as_json())
+            save_classes(pack, run)
+    if told := next((text for text in ranks.gather(fault) if text), ""):
+        raise UsageError(told)
+
+
+def save_classes(pack: Pack, run: Path) -> Path:
+    """The classes as `--classes` takes them: a pack, or their names where some have no descriptors."""
+    if all(item.spatial or item.temporal for item in pack.classes):
+        save_pack(pack, run / "pack.json")
+        return run / "pack.json"
+    write_text(run / "classes.txt", "".join(f"{name}\n" for name in pack.names))
+    return run / "classes.txt"
+
+
+def _differences(there: str, config: TrainConfig) -> str:
+    try:
+        before: dict[str, Any] = json.loads(there)
+    except ValueError:
+        return "its config.json is damaged"
+    now = config.model_dump(mode="json")
+    free = {"workers", "max_unreadable", "validate_every", "save_every"}  # do not change what is learned
+    return ", ".join(f"{k}={before.get(k)!r}" for k in now if k not in free and before.get(k) != now[k])
+
+
+@contextmanager
+def _asked_to_stop() -> Generator[list[int]]:
+    """A list that fills when SIGTERM comes; spot machines send it a little before they vanish."""
+    import threading
+
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

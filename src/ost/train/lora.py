@@ -1,0 +1,57 @@
+"""Low-rank updates of both towers, through peft (Hu et al., ICLR 2022); merged into a plain weight file."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ost.backbones.clip import ClipBackbone
+from ost.backbones.weights import Weights
+from ost.errors import UsageError
+
+TARGETS = ["attn", "c_fc", "c_proj"]
+
+
+def inject(backbone: ClipBackbone, rank: int, seed: int) -> None:
+    """Put low-rank updates beside the attention and MLP weights of both towers; they begin at zero.
+
+    Raises:
+        UsageError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise UsageError("tune=lora needs the package peft: pip install ost-video[lora]") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for tower in (backbone.visual, backbone.text):
+            inject_adapter_in_model(
+                LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, bias="none"), tower
+            )
+            tower.eval()
+
+
+def merged(backbone: ClipBackbone) -> Weights:
+    """The weights with the updates added, under the names of a plain CLIP; the towers are left as they are."""
+    plain = backbone.weights()
+    state = {name: tensor for name, tensor in plain.state.items() if "lora_" not in name}
+    state = {name: tensor for name, tensor in state.items() if ".base_layer." not in name}
+    for tower, prefix in ((backbone.visual, "visual."), (backbone.text, "")):
+        state |= {prefix + name: tensor for name, tensor in _merged(tower).items()}
+    return replace(plain, state=state)
+
+
+def _merged(tower: Any) -> dict[str, torch.Tensor]:
+    from peft.tuners.lora.layer import LoraLayer
+
+    tower = copy.deepcopy(tower)  # merging and taking apart again would round the frozen weights
+    names = [name for name, module in tower.named_modules() if isinstance(module, LoraLayer)]
+    for name in sorted(names, key=len, reverse=True):
+        layer = tower.get_submodule(name)
+        layer.merge()
+        parent, _, last = name.rpartition(".")
+        setattr(tower.get_submodule(parent), last, layer.get_base_layer())
+    return {name: tensor for name, tensor in tower.state_dict().items() if "lora_" not in name}

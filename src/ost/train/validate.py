@@ -1,0 +1,82 @@
+"""Held-out clips through the same matching as everywhere else, each scored once, shared out over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ost.backbones.base import Backbone
+from ost.descriptors.pack import Pack
+from ost.errors import VideoError
+from ost.recognition.recognizer import Recognizer, Settings
+from ost.runtime import Ranks
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Clips with the rows of the pack that they show."""
+
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How held-out clips were recognised.
+
+    Attributes:
+        clips: how many were scored.
+        top1, top5: how many had their class first, or among the first five.
+        failures: (path, cause) of those that could not be read.
+    """
+
+    clips: int
+    top1: int
+    top5: int
+    failures: tuple[tuple[str, str], ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the scored clips with their class first; 0 where none was scored."""
+        return self.top1 / self.clips if self.clips else 0.0
+
+
+def validate(
+    backbone: Backbone,
+    pack: Pack,
+    held_out: Labelled,
+    settings: Settings,
+    ranks: Ranks,
+    stop: Callable[[], bool] = lambda: False,
+) -> Validation:
+    """Score every held-out clip; the counts are the same on every rank.
+
+    Args:
+        backbone, pack, settings: who recognises what, and how.
+        held_out: the clips.
+        ranks: who share them.
+        stop: is asked before each clip whether to leave the rest.
+    """
+    mine = range(ranks.rank, len(held_out), ranks.world)
+    recognizer = Recognizer(backbone, settings, cache=False)
+    results = recognizer.recognize_all([held_out.paths[i] for i in mine], pack)
+    top1 = top5 = clips = 0
+    failures: list[tuple[str, str]] = []
+    for i, result in zip(mine, results, strict=True):
+        if stop():
+            break
+        if isinstance(result, VideoError):
+            failures.append((result.path, result.cause))
+            continue
+        best = [score.name for score in result.top(5)]
+        name = pack.names[held_out.labels[i]]
+        clips, top1, top5 = clips + 1, top1 + (best[0] == name), top5 + (name in best)
+    return _added(ranks.gather((clips, top1, top5, failures)))
+
+
+def _added(parts: Sequence[tuple[int, int, int, list[tuple[str, str]]]]) -> Validation:
+    clips, top1, top5, failures = zip(*parts, strict=True)
+    return Validation(sum(clips), sum(top1), sum(top5), tuple(f for part in failures for f in part))
