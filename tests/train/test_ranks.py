@@ -1,0 +1,103 @@
+"""Several processes over gloo, against one that has the whole batch."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ost.descriptors.pack import save_pack
+from ost.runtime import Ranks
+
+SCRIPT = Path(__file__).with_name("ranks.py")
+_spec = importlib.util.spec_from_file_location("one_rank", SCRIPT)
+one_rank = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(one_rank)
+
+# 12 clips: steps of 12; of 6 in contrastive batches of 2 and of 3, so that a third rank has nothing to do in some;
+# of 5, so that batches are not equally long.
+CASES = {
+    "whole": {"batch": 12, "contrastive_batch": 12},
+    "small": {"batch": 6, "contrastive_batch": 2, "chunk": 1},
+    "uneven": {"batch": 5, "contrastive_batch": 5, "chunk": 1},
+    "kept": {"batch": 6, "contrastive_batch": 6, "replay": False},
+    "text": {"batch": 6, "contrastive_batch": 6, "tune": "text"},
+    "image": {"batch": 6, "contrastive_batch": 6, "tune": "image", "temporal_layers": 1},
+    "prompts": {"batch": 5, "contrastive_batch": 5, "tune": "prompts", "prompt_count": 2, "prompt_layers": 2},
+    "classes": {"batch": 5, "contrastive_batch": 5, "tune": "image", "loss": "classes", "temporal_layers": 1},
+}
+
+
+def start(world, command, **more):
+    """The command once for each rank, as torchrun would start it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more}
+    ranks = []
+    for rank in range(world):
+        env = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        ranks.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
+    return ranks
+
+
+def finish(ranks):
+    """(exit status, stdout, stderr) of each."""
+    told = [rank.communicate(timeout=300) for rank in ranks]
+    return [(rank.returncode, *texts) for rank, texts in zip(ranks, told, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory, tiny, clips, pack):
+    """A folder with the gradients of one, two and three ranks for each case."""
+    from ost.train.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("gradients")
+    save_pack(pack, folder / "pack.json")
+    found = sorted(p for p in clips.glob("*/*") if p.is_dir())
+    (folder / "clips.json").write_text(
+        json.dumps([[str(p) for p in found], [pack.names.index(p.parent.name) for p in found]])
+    )
+    common = {"weights": str(tiny), "frames": 3, "chunk": 2, "precision": "fp32", "workers": 0, "seed": 7}
+    for name, case in CASES.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(TrainConfig(**(common | case)).as_json())
+    one_rank.main(folder)
+    for world in (2, 3):
+        for status, _, told in finish(start(world, [sys.executable, str(SCRIPT), str(folder)])):
+            assert status == 0, told
+    return folder
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_of_many_ranks_are_those_of_one_process(gradients, case, world):
+    steps = sorted((gradients / case).glob("1-0-*.safetensors"))
+    assert len(steps) == -(-12 // CASES[case]["batch"])
+    for alone in steps:
+        wanted = load_file(alone)
+        for rank in range(world):
+            found = load_file(alone.with_name(alone.name.replace("1-0-", f"{world}-{rank}-")))
+            assert found.keys() == wanted.keys()
+            for name, tensor in wanted.items():
+                error = (found[name] - tensor).abs().max() / tensor.abs().max().clamp(min=1)
+                assert error < 1e-5, (name, rank)
+
+
+def test_every_rank_has_the_same_gradient_to_the_bit(gradients):
+    for case in CASES:
+        for first in (gradients / case).glob("3-0-*.safetensors"):
+            wanted = load_file(first)
+            for rank in (1, 2):
+                found = load_file(first.with_name(first.name.replace("3-0-", f"3-{rank}-")))
+                assert all(found[name].equal(tensor) for name, tensor in wanted.items())
+
+
+def test_one_rank_needs_no_process_group():
+    assert Ranks().gather("x") == ["x"] and Ranks().first
