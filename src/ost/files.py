@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and where cached ones live."""
+"""Files written whole or not at all, where cached ones live, and what endings tell of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ost.errors import OstError
+
+VIDEO_ENDINGS = frozenset(
+    {
+        *(".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
+        *(".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    }
+)
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 
 
 @contextlib.contextmanager

@@ -6,12 +6,18 @@ Costs are estimates from the operations that the towers need, at 40% of what an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ost.catalog import Catalog
-from ost.train.config import TrainConfig
+from ost.datasets.catalog import BENCHMARKS, class_names
+from ost.descriptors.spec import Spec, resolve
+from ost.errors import UsageError
+from ost.train.clips import Found, listed_clips, own_clips
+from ost.train.config import TrainConfig, with_settings
+from ost.train.task import Task, make_task
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,85 @@ class Recipe:
     def by_shots(self) -> bool:
         """Whether it learns from a few clips a class."""
         return self.benchmark is None or "{shots}" in (self.train or "")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a user gives a recipe.
+
+    Attributes:
+        videos: a folder per class, or the root of a benchmark or a list.
+        manifest: the clips to learn from; see `ost.train.clips.own_clips`.
+        held_out: the clips to validate on, in the same forms.
+        shots: clips a class; None takes all.
+        classes: SPEC; empty takes the recipe's, or the labels of the clips.
+    """
+
+    videos: Path | None = None
+    manifest: Path | None = None
+    held_out: Path | None = None
+    shots: int | None = None
+    classes: str = ""
+
+
+def prepare(
+    name: str, sources: Sources, changes: Mapping[str, Any], settings: Sequence[str] = ()
+) -> tuple[TrainConfig, Task]:
+    """The settings of a recipe, and the classes and clips that it is for.
+
+    Args:
+        name: of the recipe.
+        sources: where classes and clips are.
+        changes: settings that differ from the recipe's.
+        settings: more of them, as "key=value".
+
+    Raises:
+        UsageError: the recipe or a setting is unknown, or clips are missing.
+        PackError: the classes lack a label.
+    """
+    recipe = RECIPES.find(name)
+    config = with_settings(recipe.config(sources.shots).but(**changes), list(settings))
+    if sources.classes:
+        config = config.but(classes=sources.classes)
+    if recipe.benchmark is None:
+        found, names = own_clips(sources.videos, sources.manifest), None
+    else:
+        found, names = _of_benchmark(recipe, sources, config.seed)
+    held_out = _held_out(recipe, sources, names)
+    classes: Spec = sources.classes or (names and resolve(config.classes).select(names)) or config.classes
+    picked = sources.shots if recipe.benchmark is None or sources.manifest else None
+    task = make_task(
+        found.clips, held_out.clips, classes, picked, config.seed, found.missing + held_out.missing
+    )
+    task.check_missing(config.max_unreadable)
+    return config, task
+
+
+def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:
+    """Training clips, and the classes that they are of."""
+    benchmark = BENCHMARKS.find(recipe.benchmark or "")
+    if "{shots}" in (recipe.train or "") and sources.shots is None:
+        raise UsageError("how many clips a class? give --shots 2, 4, 8 or 16")
+    split = (recipe.train or recipe.held_out or "").format(shots=sources.shots, seed=seed)
+    names = class_names(benchmark, split)
+    if sources.manifest:
+        return own_clips(sources.videos, sources.manifest, names), names
+    if recipe.train:
+        return listed_clips(benchmark, split, sources.videos), names
+    if sources.videos and (sources.videos / "train").is_dir():
+        return own_clips(sources.videos / "train", None), names
+    raise UsageError(
+        f"the training list of {benchmark.title} is too long to come with the package; give the official list "
+        "with --manifest and --videos, or a folder train/CLASS/ below --videos"
+    )
+
+
+def _held_out(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> Found:
+    if sources.held_out:
+        return own_clips(sources.videos, sources.held_out, names, "test")
+    if recipe.benchmark is None or recipe.held_out is None or (sources.manifest and not recipe.train):
+        return Found()
+    return listed_clips(BENCHMARKS.find(recipe.benchmark), recipe.held_out, sources.videos)
 
 
 def k400_zero_shot(shots: int | None = None) -> TrainConfig:
@@ -71,8 +156,7 @@ def few_shot(shots: int | None = None) -> TrainConfig:
     """A few clips a class, both towers: the paper's few-shot regime, for your own clips.
 
     Command: ost train few-shot --videos clips/ --shots 4
-    Cost: measured on one H100: not yet. Estimated for 30 clips: 10 minutes of one H100, most of a day on a laptop,
-        where `adapter` is meant instead.
+    Cost: for 30 clips about 10 minutes of one H100, and most of a day on a laptop, where `adapter` is meant instead.
     Expect: see the few-shot recipes of the benchmarks; start from --init-from ost/k400 for the better half of them.
     """
     return TrainConfig(
@@ -90,7 +174,7 @@ def _few_shot_on(pack: str, rates: dict[int, float], scores: str) -> Callable[[i
     config.__doc__ = f"""Few-shot on {pack}, 2, 4, 8 or 16 clips a class of split 1; validated on val 1.
 
     Command: ost train few-shot/{pack} --videos ROOT --shots 4 [--init-from ost/k400]
-    Cost: about {{shots}} x classes / 100 hours of one H100.
+    Cost: classes x shots / 100 hours of one H100, such as 2 hours for 51 classes and 4 shots.
     Expect: {scores}
     """
     return config
@@ -114,6 +198,7 @@ def _base_to_novel(pack: str) -> Callable[[int | None], TrainConfig]:
             classes=pack,
             epochs=11,
             warmup_epochs=1,
+            seed=1,
             flip=0.0 if pack == "ssv2" else None,
         )
 

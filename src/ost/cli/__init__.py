@@ -12,6 +12,7 @@ from ost.cli.demo import demo
 from ost.cli.describe import describe
 from ost.cli.packs import packs_app
 from ost.cli.recognize import recognize
+from ost.cli.train import train
 from ost.cli.weights import weights_app
 from ost.errors import OstError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(recognize)
+app.command()(train)
 app.command()(describe)
 app.add_typer(packs_app, name="packs")
 app.add_typer(weights_app, name="weights")

@@ -12,11 +12,12 @@ from rich.text import Text
 from ost.types import BOTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from ost.errors import VideoError
     from ost.evaluate.labelled import Accuracy
     from ost.evaluate.pack import PackReport
+    from ost.recipes import Recipe
     from ost.recognition.prediction import Prediction
 
 BAR, PIPED = 24, 200
@@ -109,6 +110,16 @@ def show_accuracy(console: Console, found: Accuracy) -> None:
             way, f"{right / total:.1%}", f"{found.top5[way] / total:.1%}", f"{right} of {found.clips}"
         )
     console.print(f"\n{found.clips} clips, {found.classes} classes, chance {1 / found.classes:.1%}")
+    console.print(table)
+
+
+def show_recipes(console: Console, recipes: Mapping[str, Recipe]) -> None:
+    """Every recipe with what it is for."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("recipe", "for", "shots"):
+        table.add_column(column)
+    for name, recipe in recipes.items():
+        table.add_row(Text(name), Text(recipe.note), "--shots" if recipe.by_shots else "")
     console.print(table)
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ost.errors import UsageError
-from ost.files import write_text
 
-MAX_BYTES = 1 << 30
+MAX_BYTES, MAX_LINE = 1 << 30, 1 << 16
 
 
 class Clip(NamedTuple):
@@ -21,21 +20,32 @@ class Clip(NamedTuple):
     label: str
 
 
-def write_manifest(path: str | Path, clips: Iterable[Clip]) -> None:
-    """Write clips as a manifest, atomically; the paths become absolute."""
+def manifest_text(clips: Iterable[Clip]) -> str:
+    """Clips as a manifest; the paths become absolute."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("path", "label"))
     writer.writerows((str(clip.path.absolute()), clip.label) for clip in clips)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
-def read_manifest(path: str | Path, dataset: str | None = None) -> list[Clip]:
+def is_manifest(path: str | Path) -> bool:
+    """Whether a file begins with a header that has the columns path and label."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader([file.readline(MAX_LINE)]), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return {"path", "label"} <= set(header)
+
+
+def read_manifest(path: str | Path, dataset: str | None = None, root: str | Path | None = None) -> list[Clip]:
     """The rows of a manifest; paths are relative to its folder.
 
     Args:
         path: a CSV with a header; `path` and `label` are needed, other columns are left alone.
         dataset: only rows with this in the column `dataset`.
+        root: what paths are relative to, if not the folder of the manifest.
 
     Raises:
         UsageError: the file cannot be read, a column or a value is missing, or no row is left.
@@ -51,13 +61,14 @@ def read_manifest(path: str | Path, dataset: str | None = None) -> list[Clip]:
     needed = ("path", "label", *(["dataset"] if dataset else []))
     if missing := [column for column in needed if not rows or column not in rows[0]]:
         raise UsageError(f"{path}: needs rows under a header with the column {' and '.join(missing)}")
+    home = place.parent if root is None else Path(root)
     clips: list[Clip] = []
     for number, row in enumerate(rows, 2):
         if dataset and row["dataset"] != dataset:
             continue
         if not row["path"] or not row["label"]:
             raise UsageError(f"{path}: line {number} has no {'label' if row['path'] else 'path'}")
-        clips.append(Clip(place.parent / row["path"], row["label"]))
+        clips.append(Clip(home / row["path"], row["label"]))
     if not clips:
         known = sorted({row.get("dataset") or "" for row in rows} - {""})
         raise UsageError(f"{path}: has no row of dataset {dataset!r}; it has {', '.join(known) or 'none'}")

@@ -178,6 +178,12 @@ def _with_residual(adapter: Adapter, head: ClassHead, examples: Examples, config
     return replace(adapter, down=down.detach(), up=up.detach())
 
 
+def zero_shot_accuracy(head: ClassHead, examples: Examples, config: TrainConfig) -> float:
+    """Share of clips recognised without an adapter."""
+    logits = match(examples.frames, head, kinds=config.kinds, eps=config.eps).logits
+    return float((logits.argmax(-1) == examples.labels).float().mean())
+
+
 def accuracy(adapter: Adapter, head: ClassHead, examples: Examples, config: TrainConfig) -> float:
     """Share of clips recognised with the adapter."""
     shown = replace(

@@ -39,6 +39,7 @@ class Progress:
         step: optimiser steps done.
         best: the best validation accuracy so far, and -1 before the first.
         best_step: the step that reached it.
+        clips: how many held-out clips that was.
         settled: whether what is due after this step, such as validation, is done.
         unreadable: index -> (path, cause) of the training clips that could not be read.
     """
@@ -46,6 +47,7 @@ class Progress:
     step: int = 0
     best: float = -1.0
     best_step: int = -1
+    clips: int = 0
     settled: bool = True
     unreadable: Mapping[int, tuple[str, str]] = field(default_factory=dict[int, tuple[str, str]])
 

@@ -113,6 +113,8 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"batch {self.batch} is not a multiple of contrastive_batch {self.contrastive_batch}"
             )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is not less than epochs {self.epochs}")
         if (self.tune == "prompts") != (self.prompt_count > 0 and self.prompt_layers > 0):
             raise ValueError("tune=prompts and prompt_count and prompt_layers go together")
         if not self.kinds or not set(self.kinds) <= set(BOTH):

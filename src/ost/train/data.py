@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ost.errors import VideoError
+from ost.errors import OstError, VideoError, first_line
 from ost.train.plan import Draw, Step
 from ost.types import Frames, Preprocess
 from ost.video.augment import Augmentation, Colour, crop_clip, draw_colour, train_resize
 from ost.video.decode import decode
 from ost.video.sample import train_indices
 
+START = "forkserver" if hasattr(signal, "pthread_sigmask") else "spawn"
 TRIES = 20  # clips tried in the place of an unreadable one
 
 
@@ -142,19 +143,28 @@ def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bo
         workers: processes; 0 decodes when a chunk is asked for.
         pin: prepare the pixels for a GPU.
     """
+    if workers:
+        _start_forkserver()
     turns = (list(chunk) for step in steps for share in step for chunk in share.chunks)
     loader: DataLoader[Chunk] = DataLoader(
         dataset,
         batch_sampler=_Turns(turns),
         num_workers=workers,
         collate_fn=_only,
-        worker_init_fn=_worker if workers else None,
         # A fork would copy the threads' locks of torch and FFmpeg in whatever state they are.
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=START if workers else None,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OstError(
+            f"a decoding process died ({first_line(error)}), of too little memory or of a video that its decoder "
+            "cannot bear; go on with --resume, and with fewer workers if it happens again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -171,10 +181,22 @@ def _only(chunks: Sequence[Chunk]) -> Chunk:
     return chunks[0]
 
 
-def _worker(_: int) -> None:
-    # The training process decides when to stop; its workers end with it.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)
+def _start_forkserver() -> None:
+    """Start what starts the workers with SIGTERM blocked, which they inherit.
+
+    Slurm sends it to every process of a job; the training process alone decides when to stop, and needs its
+    workers until then. Blocked rather than ignored, so that one that comes just now is not lost on this process.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has neither
+        return
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # unblocks SIGTERM when it starts: so it starts first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def flip_of(names: Sequence[str]) -> float:

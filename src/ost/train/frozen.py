@@ -2,101 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ost.backbones.adapter import save_adapter
 from ost.backbones.base import Backbone
+from ost.backbones.load import load_backbone
 from ost.errors import OstError, VideoError
-from ost.files import write_text
 from ost.recognition.embed import class_head
-from ost.recognition.match import match
 from ost.recognition.store import stacked, stored_embeddings
-from ost.train.adapter import Examples, accuracy, fit_adapter
+from ost.runtime import Ranks
+from ost.train.adapter import Examples, accuracy, fit_adapter, zero_shot_accuracy
 from ost.train.config import TrainConfig
+from ost.train.folder import Outcome, open_run
+from ost.train.log import Log, Watch
 from ost.train.task import Task
 from ost.train.validate import Labelled
 from ost.types import FrameEmbeddings
 
 
-@dataclass(frozen=True)
-class Adapted:
-    """A finished run.
-
-    Attributes:
-        weights: the file that `--weights` takes.
-        accuracy, before: share of the held-out clips recognised with the adapter and without; None if none is held out.
-        penalty: the L2 weight that cross-validation on the shots chose.
-        unreadable: path -> cause of clips that could not be read.
-    """
-
-    weights: Path
-    accuracy: float | None
-    before: float | None
-    penalty: float
-    unreadable: dict[str, str]
-
-
 def train_adapter(
-    config: TrainConfig, task: Task, run: Path, backbone: Backbone, advance: Callable[[], None] = lambda: None
-) -> Adapted:
+    config: TrainConfig,
+    task: Task,
+    run: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    watch: Watch = lambda _: None,
+) -> Outcome:
     """Train an adapter over a frozen backbone.
 
     Args:
         config: `frames`, `kinds`, `eps`, `min_decoded`, `max_unreadable` and `seed` are read.
         task: classes and clips.
-        run: folder for the weight file and the config.
-        backbone: frozen.
-        advance: is called after each clip.
+        run: folder for config, log and weights.
+        device: as for `ost.runtime.resolve_device`.
+        resume: do it again in the same folder; embeddings are found in the store.
+        watch: is given what happens.
 
     Raises:
+        UsageError: the folder holds another run.
         OstError: too many training clips are unreadable.
     """
-    torch.manual_seed(config.seed)
-    write_text(run / "config.json", config.as_json())
-    unreadable: dict[str, str] = {}
-    examples = _embedded(backbone, task.clips, config, unreadable, advance)
-    if examples is None or len(unreadable) > config.max_unreadable * len(task.clips):
-        raise OstError(
-            f"{len(unreadable)} of {len(task.clips)} training clips cannot be read, more than the share of "
-            f"{config.max_unreadable:g} that max_unreadable allows; the first: "
-            + "; ".join(f"{path}: {cause}" for path, cause in [*unreadable.items()][:3])
+    open_run(run, config, task, resume, Ranks())
+    clips = len(task.clips) + len(task.held_out)
+    log = Log(run, clips, watch, writes=True, begun=0)
+    try:
+        name = config.backbone if config.weights is None else None
+        backbone = load_backbone(
+            name, config.weights, device=device, tell=lambda line: log("notice", 0, text=line)
         )
-    held_out = _embedded(backbone, task.held_out, config, unreadable, advance)
-    head = class_head(backbone, task.pack, config.kinds)
-    fitted = fit_adapter(backbone, head, examples, config)
-    target = run / "weights.safetensors"
-    save_adapter(fitted.adapter, target)
-    if held_out is None:
-        return Adapted(target, None, None, fitted.penalty, unreadable)
-    zero_shot = match(held_out.frames, head, kinds=config.kinds, eps=config.eps).logits
-    before = float((zero_shot.argmax(-1) == held_out.labels).float().mean())
-    after = accuracy(fitted.adapter, head, held_out, config)
-    return Adapted(target, after, before, fitted.penalty, unreadable)
+        examples = _embedded(backbone, task.clips, config, log, 0)
+        unreadable = dict(examples.unreadable)
+        if len(unreadable) > config.max_unreadable * len(task.clips):
+            raise OstError(
+                f"{len(unreadable)} of {len(task.clips)} training clips cannot be read, more than the share of "
+                f"{config.max_unreadable:g} that max_unreadable allows; they are listed in {run / 'log.jsonl'}"
+            )
+        head = class_head(backbone, task.pack, config.kinds)
+        for line in dict.fromkeys(backbone.notices):
+            log("notice", len(task.clips), text=line)
+        adapter = fit_adapter(backbone, head, examples.stacked(), config).adapter
+        target = run / "weights.safetensors"
+        save_adapter(adapter, target)
+        held_out = _embedded(backbone, task.held_out, config, log, len(task.clips))
+        if not held_out.frames:
+            return Outcome(target, clips, None, unreadable)
+        scored = held_out.stacked()
+        before, after = zero_shot_accuracy(head, scored, config), accuracy(adapter, head, scored, config)
+        log("validation", clips, {"top1": after, "before": before, "clips": float(len(held_out.frames))})
+        return Outcome(target, clips, after, unreadable | held_out.unreadable, len(held_out.frames), before)
+    finally:
+        log.close()
 
 
-def _embedded(
-    backbone: Backbone,
-    clips: Labelled,
-    config: TrainConfig,
-    unreadable: dict[str, str],
-    advance: Callable[[], None],
-) -> Examples | None:
-    """The clips that can be read; None if there is none."""
+@dataclass
+class _Embedded:
+    """Clips that could be read, with their labels; and those that could not, with the cause."""
+
+    frames: list[FrameEmbeddings] = field(default_factory=list[FrameEmbeddings])
+    labels: list[int] = field(default_factory=list[int])
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+
+    def stacked(self) -> Examples:
+        frames = stacked(self.frames)
+        return Examples(frames, torch.tensor(self.labels, device=frames.values.device))
+
+
+def _embedded(backbone: Backbone, clips: Labelled, config: TrainConfig, log: Log, done: int) -> _Embedded:
     results = stored_embeddings(backbone, clips.paths, frames=config.frames, min_decoded=config.min_decoded)
-    parts: list[FrameEmbeddings] = []
-    labels: list[int] = []
-    for result, label in zip(results, clips.labels, strict=True):
-        advance()
+    found = _Embedded()
+    for i, (result, label) in enumerate(zip(results, clips.labels, strict=True), done + 1):
         if isinstance(result, VideoError):
-            unreadable[result.path] = result.cause
+            found.unreadable[result.path] = result.cause
+            log("unreadable", i, text=str(result))
             continue
-        parts.append(result)
-        labels.append(label)
-    if not parts:
-        return None
-    frames = stacked(parts)
-    return Examples(frames, torch.tensor(labels, device=frames.values.device))
+        found.frames.append(result)
+        found.labels.append(label)
+        log("clip", i)
+    return found

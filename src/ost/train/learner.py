@@ -238,8 +238,10 @@ class Learner:
         if backbone.temporal is not None and tune in ("both", "image"):
             yield from _named(backbone.temporal, "temporal.")
         if tune == "lora":
+            from ost.train.lora import is_update
+
             for tower, prefix in ((backbone.visual, "lora.visual."), (backbone.text, "lora.")):
-                yield from ((n, p) for n, p in _named(tower, prefix) if ".lora_" in n)
+                yield from ((n, p) for n, p in _named(tower, prefix) if is_update(n))
         if tune in ("both", "image"):
             yield from _named(backbone.visual, "visual.")
         if tune in ("both", "text"):

@@ -8,21 +8,21 @@ import signal
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ost.descriptors.pack import Pack, save_pack
-from ost.errors import OstError, TransportError, UsageError
+from ost.errors import OstError, TransportError
 from ost.files import atomic, write_text
 from ost.recognition.recognizer import Settings
 from ost.runtime import Ranks
 from ost.train.checkpoint import Checkpoints, Progress, State, Which
 from ost.train.config import TrainConfig
 from ost.train.data import Chunk, ClipDataset, chunks, flip_of
+from ost.train.folder import Outcome, open_run
 from ost.train.learner import Learner, load_learner
 from ost.train.log import Log, Watch
 from ost.train.plan import Plan, Step
@@ -34,23 +34,6 @@ from ost.video.augment import Augmentation
 
 class Interrupted(OstError):
     """A run that was asked to end (SIGTERM) and has saved where it stands."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run.
-
-    Attributes:
-        weights: the file that `--weights` takes: the best by validation, or the last without one.
-        step: the step these weights are of.
-        accuracy: share of the held-out clips they recognise; None without such clips.
-        unreadable: path -> cause of training clips that were replaced.
-    """
-
-    weights: Path
-    step: int
-    accuracy: float | None
-    unreadable: dict[str, str]
 
 
 def train(
@@ -97,7 +80,7 @@ class _Run:
         resume: bool,
     ) -> None:
         self.config, self.task, self.run, self.ranks = config, task, run, ranks
-        _open_run(run, config, task.pack, resume, ranks)
+        open_run(run, config, task, resume, ranks)
         flip = flip_of(task.pack.names) if config.flip is None else config.flip
         augmentation = Augmentation(
             scales=config.scales,
@@ -227,7 +210,9 @@ class _Run:
             )
         if found.accuracy <= self.progress.best:
             return ()
-        self.progress = replace(self.progress, best=found.accuracy, best_step=self.progress.step)
+        self.progress = replace(
+            self.progress, best=found.accuracy, best_step=self.progress.step, clips=found.clips
+        )
         return ("best",)
 
     def _save(self, which: tuple[Which, ...]) -> None:
@@ -290,7 +275,7 @@ class _Run:
         done, unreadable = self.progress, dict(self.progress.unreadable.values())
         if done.best_step < 0:
             return Outcome(target, done.step, None, unreadable)
-        return Outcome(target, done.best_step, done.best, unreadable)
+        return Outcome(target, done.best_step, done.best, unreadable, done.clips)
 
 
 class _Timed:
@@ -361,42 +346,6 @@ def _save_batch(folder: Path, seen: list[Chunk]) -> None:
     with atomic(folder / "batch.safetensors") as temporary:
         save_file(tensors, temporary)
     write_text(folder / "batch.json", json.dumps([list(chunk.paths) for chunk in seen], indent=2))
-
-
-def _open_run(run: Path, config: TrainConfig, pack: Pack, resume: bool, ranks: Ranks) -> None:
-    """A folder for this run and no other."""
-    place = run / "config.json"
-    fault = ""
-    if ranks.first:
-        there = place.read_text(encoding="utf-8") if place.is_file() else None
-        if there is not None and not resume:
-            fault = f"{run}: holds a run already; go on with it by --resume, or name another folder"
-        elif there is not None and (other := _differences(there, config)):
-            fault = f"{run}: was started with other settings ({other}); resume with the same, or name another folder"
-        else:
-            write_text(place, config.as_json())
-            save_classes(pack, run)
-    if told := next((text for text in ranks.gather(fault) if text), ""):
-        raise UsageError(told)
-
-
-def save_classes(pack: Pack, run: Path) -> Path:
-    """The classes as `--classes` takes them: a pack, or their names where some have no descriptors."""
-    if all(item.spatial or item.temporal for item in pack.classes):
-        save_pack(pack, run / "pack.json")
-        return run / "pack.json"
-    write_text(run / "classes.txt", "".join(f"{name}\n" for name in pack.names))
-    return run / "classes.txt"
-
-
-def _differences(there: str, config: TrainConfig) -> str:
-    try:
-        before: dict[str, Any] = json.loads(there)
-    except ValueError:
-        return "its config.json is damaged"
-    now = config.model_dump(mode="json")
-    free = {"workers", "max_unreadable", "validate_every", "save_every"}  # do not change what is learned
-    return ", ".join(f"{k}={before.get(k)!r}" for k in now if k not in free and before.get(k) != now[k])
 
 
 @contextmanager

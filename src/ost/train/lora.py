@@ -44,14 +44,27 @@ def merged(backbone: ClipBackbone) -> Weights:
     return replace(plain, state=state)
 
 
+def is_update(name: str) -> bool:
+    """Whether a parameter of this name belongs to an update that learns.
+
+    peft 0.19 adds the update of an attention's output projection twice; it stays at zero here.
+    """
+    return ".lora_" in name and ".out_proj.lora_" not in name
+
+
 def _merged(tower: Any) -> dict[str, torch.Tensor]:
-    from peft.tuners.lora.layer import LoraLayer
+    from peft.tuners.lora.layer import LoraLayer, MultiheadAttention
 
     tower = copy.deepcopy(tower)  # merging and taking apart again would round the frozen weights
-    names = [name for name, module in tower.named_modules() if isinstance(module, LoraLayer)]
-    for name in sorted(names, key=len, reverse=True):
-        layer = tower.get_submodule(name)
-        layer.merge()
+    layers = {name: module for name, module in tower.named_modules() if isinstance(module, LoraLayer)}
+    for name, layer in layers.items():
+        if ".base_layer." in name:  # inside an attention, which takes care of it
+            continue
+        if isinstance(layer, MultiheadAttention):
+            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        else:
+            layer.merge()
+            plain = layer.get_base_layer()
         parent, _, last = name.rpartition(".")
-        setattr(tower.get_submodule(parent), last, layer.get_base_layer())
-    return {name: tensor for name, tensor in tower.state_dict().items() if "lora_" not in name}
+        setattr(tower.get_submodule(parent), last, plain)
+    return dict(tower.state_dict())

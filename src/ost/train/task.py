@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from ost.datasets.folder import labelled_folder, pick_shots
-from ost.datasets.manifest import Clip, read_manifest, write_manifest
+from ost.datasets.folder import pick_shots
+from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
-from ost.descriptors.spec import resolve
+from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError
 from ost.train.validate import Labelled
-from ost.video.find import find_videos
 
 
 @dataclass(frozen=True)
@@ -23,45 +21,37 @@ class Task:
         pack: the classes.
         clips: to train on.
         held_out: to validate on; may be empty.
+        missing: videos of the lists that are not there.
     """
 
     pack: Pack
     clips: Labelled
     held_out: Labelled
+    missing: tuple[str, ...] = ()
 
+    def check_missing(self, most: float) -> None:
+        """Refuse to begin without more than this share of the videos.
 
-def gather_clips(videos: Path | None, manifest: Path | None) -> list[Clip]:
-    """The labelled clips that a user points at.
-
-    Args:
-        videos: a folder per class; or with a manifest, the folder that its paths are relative to.
-        manifest: CSV with the columns path and label.
-
-    Raises:
-        UsageError: neither is given, or they cannot be read.
-    """
-    if manifest is not None:
-        clips = read_manifest(manifest)
-        if videos is None:
-            return clips
-        home = manifest.parent
-        return [
-            Clip(videos / c.path.relative_to(home), c.label) if c.path.is_relative_to(home) else c
-            for c in clips
-        ]
-    if videos is None:
-        raise UsageError("there is nothing to learn from; give --videos (a folder per class) or --manifest")
-    if not videos.is_dir():
-        raise UsageError(
-            f"{videos}: is not a folder; --videos is a folder with a folder of videos for each class"
-        )
-    return labelled_folder(videos, find_videos([videos]))
+        Raises:
+            UsageError: more are missing.
+        """
+        total = len(self.clips) + len(self.held_out) + len(self.missing)
+        if len(self.missing) > most * total:
+            raise UsageError(
+                f"{len(self.missing)} of {total} videos are not there, more than the share of {most:g} that "
+                f"max_unreadable allows; the first are {', '.join(self.missing[:3])}"
+            )
 
 
 def make_task(
-    clips: Sequence[Clip], held_out: Sequence[Clip], classes: str, shots: int | None, seed: int, run: Path
+    clips: Sequence[Clip],
+    held_out: Sequence[Clip],
+    classes: Spec,
+    shots: int | None,
+    seed: int,
+    missing: tuple[str, ...] = (),
 ) -> Task:
-    """Pick the shots, hold the rest out, write which, and find the classes.
+    """Pick the shots, hold the rest out, and find the classes.
 
     Args:
         clips: all labelled clips.
@@ -69,7 +59,7 @@ def make_task(
         classes: SPEC; empty takes the labels of the clips.
         shots: clips a class to learn from; None takes all.
         seed: of the choice.
-        run: folder for `shots.csv` and `held-out.csv`.
+        missing: videos of the lists that are not there.
 
     Raises:
         UsageError: a class has fewer clips than shots.
@@ -78,22 +68,13 @@ def make_task(
     if shots is not None:
         picked = pick_shots(clips, shots, seed)
         clips, held_out = picked.shots, held_out or picked.rest
-    labels = list(dict.fromkeys(clip.label for clip in sorted(clips, key=lambda c: c.label)))
-    pack = resolve(classes or labels)
-    chosen = pack.select(labels)
-    pack = replace(pack if classes else chosen, notices=pack.notices)
-    task = Task(pack, _labelled(pack, clips), _labelled(pack, held_out))
-    write_manifest(run / "shots.csv", clips)
-    if held_out:
-        write_manifest(run / "held-out.csv", held_out)
-    return task
+    pack = resolve(classes or sorted({clip.label for clip in clips}))
+    return Task(pack, _labelled(pack, clips), _labelled(pack, held_out), missing)
 
 
 def _labelled(pack: Pack, clips: Sequence[Clip]) -> Labelled:
+    labels = list(dict.fromkeys(clip.label for clip in clips))
     rows = {name: row for row, name in enumerate(pack.names)}
-    found = pack.select(dict.fromkeys(clip.label for clip in clips)).classes if clips else ()
-    by_label = {
-        label: rows[item.name]
-        for label, item in zip(dict.fromkeys(c.label for c in clips), found, strict=True)
-    }
+    chosen = pack.select(labels).classes if labels else ()
+    by_label = {label: rows[item.name] for label, item in zip(labels, chosen, strict=True)}
     return Labelled(tuple(str(clip.path) for clip in clips), tuple(by_label[clip.label] for clip in clips))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ost.backbones.base import Backbone
+from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
 from ost.errors import VideoError
 from ost.recognition.recognizer import Recognizer, Settings
@@ -21,6 +23,10 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def listed(self, pack: Pack) -> list[Clip]:
+        """As rows of a manifest."""
+        return [Clip(Path(path), pack.names[row]) for path, row in zip(self.paths, self.labels, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ost.errors import UsageError
+from ost.files import VIDEO_ENDINGS
 from ost.video.folder import frame_images
-
-VIDEOS = {
-    *(".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
-    *(".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
-}
 
 
 def find_videos(places: Iterable[str | Path]) -> list[str]:
@@ -42,7 +38,9 @@ def _videos_below(folder: Path) -> Iterable[str]:
     locked: list[str] = []
     for place, folders, files in os.walk(folder, onerror=lambda error: locked.append(str(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        videos = sorted(name for name in files if Path(name).suffix.lower() in VIDEOS and name[0] != ".")
+        videos = sorted(
+            name for name in files if Path(name).suffix.lower() in VIDEO_ENDINGS and name[0] != "."
+        )
         if not videos and frame_images(Path(place)):
             yield place
         yield from (str(Path(place, name)) for name in videos)

@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ost.errors import VideoError
+from ost.files import IMAGE_ENDINGS
 from ost.types import Frames, Preprocess
 from ost.video.picture import check_size, scaled_rgb
-
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 def frame_images(folder: Path) -> list[Path]:
     """The images directly in a folder, sorted so that frame_10 follows frame_9."""
-    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
     return sorted(images, key=_natural)
 
 

@@ -1,0 +1,115 @@
+"""`ost train`: a recipe and clips in, a weight file out."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ost.cli.show import show_failures, show_notices, show_recipes, stderr, stdout
+from ost.cli.watch import watching
+from ost.errors import VideoError
+
+if TYPE_CHECKING:
+    from ost.train.config import TrainConfig
+    from ost.train.folder import Outcome
+    from ost.train.task import Task
+
+STOPPED = 143  # 128 + SIGTERM, as the shell and Slurm know it
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name; `ost train list` shows all.")],
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="A folder of videos for each class, or the root of the benchmark or list."),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV of path and label, or a benchmark's own list.")
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Clips to validate on, in the same forms as --manifest.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Classes with descriptors, as for recognize.", show_default="the labels"),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Clips a class to learn from; the rest is held out.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, any setting of the recipe; repeat it.")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Weights to start from: a published name such as ost/k400, or a file.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone to start from, by name.", show_default="the recipe's")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of shots, order and augmentation.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/RECIPE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+) -> None:
+    """Learn from clips. For many GPUs: torchrun --nproc-per-node N -m ost train ..."""
+    from ost.recipes import RECIPES, Sources, prepare
+
+    if recipe == "list":
+        show_recipes(stdout(), RECIPES)
+        return
+    changes = {"weights": init_from, "backbone": backbone, "seed": seed}
+    config, task = prepare(
+        recipe,
+        Sources(videos, manifest, held_out, shots, classes or ""),
+        {key: value for key, value in changes.items() if value is not None},
+        settings or [],
+    )
+    run = output or Path("runs") / recipe.replace("/", "-")
+
+    from ost.runtime import join_ranks
+    from ost.train.loop import Interrupted
+    from ost.train.start import start
+
+    with join_ranks(device) as (ranks, own_device):
+        if ranks.first:
+            show_notices(stderr(), _notices(task, run))
+        try:
+            with watching(stderr()) as watch:
+                outcome = start(config, task, run, device=own_device, resume=resume, ranks=ranks, watch=watch)
+        except Interrupted as error:
+            if ranks.first:
+                typer.echo(f"ost: {error}", err=True)
+            raise typer.Exit(STOPPED) from error
+        if ranks.first:
+            _show(config, task, run, outcome)
+    if outcome.unreadable:
+        raise typer.Exit(1)
+
+
+def _notices(task: Task, run: Path) -> list[str]:
+    from ost.train.log import has_tensorboard
+
+    lines = [*task.pack.notices]
+    if task.missing:
+        lines.append(f"{len(task.missing)} videos of the lists are not there; see {run / 'missing.txt'}")
+    if not has_tensorboard():
+        lines.append("there are no curves without TensorBoard; pip install ost-video[train]")
+    return lines
+
+
+def _show(config: TrainConfig, task: Task, run: Path, outcome: Outcome) -> None:
+    from ost.train.folder import classes_file
+
+    failures = [VideoError(path, cause) for path, cause in outcome.unreadable.items()]
+    show_failures(stderr(), failures, len(task.clips) + len(task.held_out))
+    if outcome.accuracy is not None:
+        before = "" if outcome.before is None else f", {outcome.before:.1%} before training"
+        typer.echo(f"{outcome.accuracy:.1%} of {outcome.clips} held-out clips recognised{before}")
+    frames = "" if config.frames == 32 else f" --frames {config.frames}"
+    weights, classes = (shlex.quote(str(place)) for place in (outcome.weights, classes_file(run)))
+    typer.echo(f"weights: {outcome.weights}")
+    typer.echo(f"use them: ost recognize VIDEO --weights {weights} --classes {classes}{frames}")

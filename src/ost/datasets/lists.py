@@ -1,0 +1,217 @@
+"""Lists of labelled videos as benchmarks and papers publish them, told apart by what is in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from ost.datasets.manifest import MAX_BYTES
+from ost.errors import UsageError, first_line
+from ost.files import VIDEO_ENDINGS
+
+MAX_LINE = 4096
+Part = Literal["train", "test"]
+_DIGITS = re.compile(r"[0-9]{1,9}")
+_UCF = re.compile(r"((?:.*/)?([^/]+)/v_\2_g[0-9]+_c[0-9]+\.avi)(?:\s+[0-9]+)?", re.IGNORECASE)
+_HMDB = re.compile(r"(.+)_test_split([0-9]+)\.txt")
+_HMDB_PARTS = {"0": None, "1": "train", "2": "test"}
+
+
+class Entry(NamedTuple):
+    """A video as a list names it.
+
+    Attributes:
+        video: its path or name, as written.
+        labels: the names of its classes, at least one.
+        frames: how many frames were taken from it, where the list says so.
+    """
+
+    video: str
+    labels: tuple[str, ...]
+    frames: int | None
+
+
+def read_list(path: str | Path, names: Sequence[str] | None = None, part: Part | None = None) -> list[Entry]:
+    """The videos of a list in one of the forms that are in use.
+
+    - `path number...`, the authors' form; `folder frames number...` where the path has no ending of a video;
+    - the CSV of Kinetics, and the JSON of Something-Something;
+    - `Class/v_Class_g01_c01.avi`, the lists of UCF-101, whose numbers begin at 1 and are left alone;
+    - `Class_test_split1.txt` of HMDB-51, a file a class: any of them stands for all of its split beside it.
+
+    Args:
+        path: the list.
+        names: the classes, in the order that numbers count them from 0; labels that a list spells otherwise
+            (capitals, underscores) get the spelling of these.
+        part: which clips of a list of HMDB-51, which marks both.
+
+    Raises:
+        UsageError: the list cannot be read or holds nothing, a line is malformed, or a class is not in `names`.
+    """
+    place = Path(path)
+    if match := _HMDB.fullmatch(place.name):
+        entries = list(_hmdb(place.parent, match[2], names, part))
+    else:
+        entries = list(_parsed(_text(place), place, names))
+    if not entries:
+        raise UsageError(f"{path}: lists no video")
+    return entries
+
+
+def _text(place: Path) -> str:
+    try:
+        if place.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{place}: larger than {MAX_BYTES >> 30} GiB, which no list of videos is")
+        return place.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{place}: is not a list that can be read ({first_line(error)})") from error
+
+
+def _parsed(text: str, place: Path, names: Sequence[str] | None) -> Iterator[Entry]:
+    start = text[:MAX_LINE].strip()
+    header = start.partition("\n")[0]
+    if place.suffix.lower() == ".json" or re.match(r"\[\s*\{", start):
+        return _something(text, place, _speller(names))
+    if "youtube_id" in header and "," in header:
+        return _kinetics(text, place, _speller(names))
+    if _UCF.fullmatch(header.strip()):
+        return _ucf(text, place, _speller(names))
+    return numbered(text, place, names)
+
+
+def numbered(text: str, place: object, names: Sequence[str] | None) -> Iterator[Entry]:
+    """The entries of a text of `path number...` or `folder frames number...` lines.
+
+    Args:
+        text: the lines.
+        place: what to call them in errors.
+        names: the classes that the numbers count from 0.
+
+    Raises:
+        UsageError: a line is malformed, a number is that of no class, or there are no names.
+    """
+    for number, line in _lines(text, place):
+        words = line.split()
+        count = 0
+        while count < len(words) - 1 and _DIGITS.fullmatch(words[-1 - count]):
+            count += 1
+        if not count:
+            raise UsageError(f"{place}: line {number} is not a path and the number of a class: {line[:80]!r}")
+        if names is None:
+            raise UsageError(
+                f"{place}: gives its classes as numbers, and there are no names for them; use a recipe of its "
+                "benchmark, or a CSV with the columns path and label"
+            )
+        video = line.rsplit(None, count)[0]
+        rows = [int(word) for word in words[-count:]]
+        is_folder = PurePosixPath(video).suffix.lower() not in VIDEO_ENDINGS
+        frames = rows.pop(0) if is_folder and count > 1 else None
+        if wrong := [row for row in rows if row >= len(names)]:
+            raise UsageError(
+                f"{place}: line {number} has class {wrong[0]}, but the {len(names)} classes are 0 to {len(names) - 1}"
+            )
+        yield Entry(video, tuple(names[row] for row in rows), frames)
+
+
+def _lines(text: str, place: object) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, stripped, with their numbers."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > MAX_LINE:
+            raise UsageError(f"{place}: line {number} is longer than {MAX_LINE} characters, which no path is")
+        if stripped := line.strip():
+            yield number, stripped
+
+
+Speller = Callable[[str, str], str]
+
+
+def _speller(names: Sequence[str] | None) -> Speller:
+    """A function from (a label, where it stands) to the spelling that it has in `names`."""
+    known = set(names or ())
+    folded: dict[str, list[str]] = {}
+    for name in known:
+        folded.setdefault(fold(name), []).append(name)
+
+    def spell(label: str, where: str) -> str:
+        if names is None or label in known:
+            return label
+        if len(near := folded.get(fold(label), [])) == 1:
+            return near[0]
+        raise UsageError(
+            f"{where} has the class {label!r}, which is not one of the {len(known)} that are asked for"
+        )
+
+    return spell
+
+
+def fold(name: str) -> str:
+    """A name without capitals, spaces and signs: equal for the spellings of one class."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def _something(text: str, place: Path, spell: Speller) -> Iterator[Entry]:
+    try:
+        items: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{place}: line {error.lineno} is not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: is not JSON that can be read ({first_line(error)})") from error
+    if not isinstance(items, list):
+        raise UsageError(f"{place}: is not a JSON list of videos, each with an id and a template")
+    for number, item in enumerate(items, 1):
+        video, template = (item.get("id"), item.get("template")) if isinstance(item, dict) else (None, None)
+        if not (isinstance(video, str) and isinstance(template, str) and video and template):
+            raise UsageError(f"{place}: video {number} of the list has no id or no template, both texts")
+        label = template.replace("[", "").replace("]", "")
+        yield Entry(f"{video}.webm", (spell(label, f"{place}: video {number} of the list"),), None)
+
+
+def _kinetics(text: str, place: Path, spell: Speller) -> Iterator[Entry]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    needed = ("label", "youtube_id", "time_start", "time_end")
+    try:
+        if missing := [column for column in needed if column not in (rows.fieldnames or ())]:
+            raise UsageError(f"{place}: line 1, the header, lacks the column {' and '.join(missing)}")
+        for row in rows:
+            label, video, start, end = (row[column] or "" for column in needed)
+            where = f"{place}: line {rows.line_num}"
+            if not (label and video and _DIGITS.fullmatch(start) and _DIGITS.fullmatch(end)):
+                raise UsageError(f"{where} has no label, no youtube_id, or times that are not whole seconds")
+            yield Entry(f"{video}_{int(start):06d}_{int(end):06d}.mp4", (spell(label, where),), None)
+    except csv.Error as error:
+        raise UsageError(f"{place}: line {rows.line_num} is not CSV ({first_line(error)})") from error
+
+
+def _ucf(text: str, place: Path, spell: Speller) -> Iterator[Entry]:
+    for number, line in _lines(text, place):
+        if not (match := _UCF.fullmatch(line)):
+            raise UsageError(f"{place}: line {number} is not Class/v_Class_g01_c01.avi: {line[:80]!r}")
+        yield Entry(match[1], (spell(match[2], f"{place}: line {number}"),), None)
+
+
+def _hmdb(folder: Path, split: str, names: Sequence[str] | None, part: str | None) -> Iterator[Entry]:
+    if part is None:
+        raise UsageError(
+            f"{folder}: lists of HMDB-51 mark clips for training and for test; say which, train or test"
+        )
+    spell = _speller(names)
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"{folder}: is not a folder that can be read ({first_line(error)})") from error
+    for place in files:
+        match = _HMDB.fullmatch(place.name)
+        if not match or match[2] != split:
+            continue
+        label = spell(match[1].replace("_", " "), str(place))
+        for number, line in _lines(_text(place), place):
+            video, mark = line.rsplit(None, 1) if len(line.split()) > 1 else (line, "")
+            if mark not in _HMDB_PARTS:
+                raise UsageError(f"{place}: line {number} is not a file name and 0, 1 or 2: {line[:80]!r}")
+            if _HMDB_PARTS[mark] == part:
+                yield Entry(video, (label,), None)

@@ -1,0 +1,74 @@
+"""Where the clips of a run come from: a folder per class, a list, or the lists of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ost.datasets.catalog import Benchmark, read_split
+from ost.datasets.folder import labelled_folder
+from ost.datasets.lists import Part, read_list
+from ost.datasets.locate import locate_all
+from ost.datasets.manifest import Clip, is_manifest, read_manifest
+from ost.errors import UsageError
+from ost.video.find import find_videos
+
+
+@dataclass(frozen=True)
+class Found:
+    """Labelled clips, and videos of a list that are not there."""
+
+    clips: list[Clip] = field(default_factory=list[Clip])
+    missing: tuple[str, ...] = ()
+
+
+def own_clips(
+    videos: Path | None,
+    manifest: Path | None,
+    names: Sequence[str] | None = None,
+    part: Part = "train",
+) -> Found:
+    """The clips that a user points at.
+
+    Args:
+        videos: a folder per class; or with a list, the folder that its paths are relative to.
+        manifest: CSV with the columns path and label, or a list in a benchmark's own format.
+        names: the classes that numbers in a list stand for.
+        part: which clips of a list that holds both, as HMDB-51's do.
+
+    Raises:
+        UsageError: neither is given, or they cannot be read.
+    """
+    if videos is not None and not videos.is_dir():
+        raise UsageError(
+            f"{videos}: is not a folder; --videos is a folder with a folder of videos for each class"
+        )
+    if manifest is None:
+        if videos is None:
+            raise UsageError(
+                "there is nothing to learn from; give --videos (a folder per class) or --manifest"
+            )
+        return Found(labelled_folder(videos, find_videos([videos])))
+    if is_manifest(manifest):
+        return Found(read_manifest(manifest, root=videos))
+    if videos is None:
+        raise UsageError(f"{manifest}: lists videos by name; give the folder they are in with --videos")
+    located = locate_all(read_list(manifest, names, part), videos, title=str(manifest))
+    return Found(located.clips, tuple(entry.video for entry in located.missing))
+
+
+def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found:
+    """The clips of a benchmark's list, found below a folder.
+
+    Raises:
+        UsageError: none of them is there.
+    """
+    if videos is None:
+        raise UsageError(
+            f"{benchmark.title} is needed; give the folder it is in with --videos ({benchmark.layout})"
+        )
+    located = locate_all(
+        read_split(benchmark, split), videos, title=f"{split} of {benchmark.title}", layout=benchmark.layout
+    )
+    return Found(located.clips, tuple(entry.video for entry in located.missing))
