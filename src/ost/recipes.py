@@ -50,7 +50,7 @@ class Sources:
     Attributes:
         videos: a folder per class, or the root of a benchmark or a list.
         manifest: the clips to learn from; see `ost.train.clips.own_clips`.
-        held_out: the clips to validate on, in the same forms.
+        held_out: the clips to validate on, in the same forms or as a folder per class.
         shots: clips a class; None takes all.
         classes: SPEC; empty takes the recipe's, or the labels of the clips.
     """
@@ -115,9 +115,11 @@ def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, t
 
 
 def _held_out(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> Found:
+    if sources.held_out and sources.held_out.is_dir():
+        return own_clips(sources.held_out, None)
     if sources.held_out:
         return own_clips(sources.videos, sources.held_out, names, "test")
-    if recipe.benchmark is None or recipe.held_out is None or (sources.manifest and not recipe.train):
+    if recipe.benchmark is None or recipe.held_out is None or sources.videos is None:
         return Found()
     return listed_clips(BENCHMARKS.find(recipe.benchmark), recipe.held_out, sources.videos)
 

@@ -74,8 +74,9 @@ class ClipBackbone:
         account(self._state, expected, name)
         self.logit_scale = float(self._state["logit_scale"].float().exp().reshape(()))
         self._visual_skeleton = skeleton.visual
-        self.prompts = self._placed(read_prompts(added, name))
-        self.temporal = self._placed(read_temporal(added, name))
+        self.prompts = self._placed(read_prompts(added, name), dtype)
+        # It reads embeddings, which are fp32 whatever the towers are.
+        self.temporal = self._placed(read_temporal(added, name), torch.float32)
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """fp32 [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
@@ -161,8 +162,8 @@ class ClipBackbone:
             self.prompts.attach_text(tower)
         return tower
 
-    def _placed(self, module: Any) -> Any:
-        return module and module.to(self.device, self.dtype).eval().requires_grad_(False)
+    def _placed(self, module: Any, dtype: torch.dtype) -> Any:
+        return module and module.to(self.device, dtype).eval().requires_grad_(False)
 
     def _filled(self, module: Any, state: Mapping[str, Tensor]) -> Any:
         moved = {

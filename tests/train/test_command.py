@@ -1,0 +1,300 @@
+"""`ost train` from the command line: every recipe on files with the names and layouts that its lists expect."""
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from ost.datasets.catalog import BENCHMARKS, read_split
+from ost.descriptors.pack import save_pack
+from ost.recipes import RECIPES
+
+QUICK = {"frames": 3, "epochs": 1, "warmup_epochs": 0, "chunk": 4, "workers": 0, "precision": "fp32"}
+SMALL = {"batch": 6, "contrastive_batch": 6}
+DEPTH = {"prompt_layers": 2, "prompt_count": 2}
+
+
+def settings(**changes):
+    return [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """Three tiny videos."""
+    import av
+    import numpy as np
+
+    folder, found = tmp_path_factory.mktemp("videos"), []
+    for i, colour in enumerate([(220, 30, 30), (30, 200, 40), (40, 60, 220)]):
+        path = folder / f"{i}.mp4"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("mpeg4", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+            for k in range(4):
+                picture = np.zeros((40, 48, 3), np.uint8)
+                picture[10:30, 4 * k : 4 * k + 20] = colour
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+            out.mux(stream.encode())
+        found.append(path)
+    return found
+
+
+def some_of(entries, classes, each):
+    """A few entries of a few classes."""
+    taken: dict[str, list] = {}
+    for entry in entries:
+        own = taken.setdefault(entry.labels[0], [])
+        if len(own) < each and (len(own) or sum(map(bool, taken.values())) < classes):
+            own.append(entry)
+    return [entry for own in taken.values() for entry in own]
+
+
+def place(entries, root, videos):
+    """Videos where a list says they are; a name without an ending is a folder of frames."""
+    for entry in entries:
+        path = root / entry.video
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".mp4", ".avi", ".webm"):
+            shutil.copy(videos[sum(map(ord, entry.labels[0])) % 3], path)
+        else:
+            write_frames(path)
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def write_frames(folder):
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(np.full((40, 48, 3), 60 * i, np.uint8)).save(folder / f"{i:05d}.jpg")
+
+
+@pytest.fixture
+def train(ost_command, tiny, tmp_path):
+    """Run a recipe from the tiny weights; gives exit code, stdout, stderr, and the folder of the run."""
+
+    def run(recipe, *arguments, **changes):
+        given = ("--init-from", tiny, "-o", tmp_path / "run")
+        code, out, err = ost_command(
+            "train", recipe, *arguments, *given, *settings(**(QUICK | SMALL | changes))
+        )
+        return code, out, err, tmp_path / "run"
+
+    return run
+
+
+OWN = {
+    "few-shot": {},
+    "image-only": {},
+    "text-only": {},
+    "prompts": DEPTH,
+    "prompts-base-to-novel": DEPTH,
+    "lora": {"lora_rank": 2},
+    "supervised": {"temporal_layers": 1},
+    "adapter": {},
+}
+
+
+@pytest.mark.parametrize("recipe", OWN)
+def test_a_folder_per_class_becomes_a_weight_file_that_recognises(recipe, train, clips, ost_command):
+    code, out, err, run = train(recipe, "--videos", clips, "--shots", 3, **OWN[recipe])
+    assert code == 0, err
+    assert "of 3 held-out clips recognised" in out
+    command = next(line for line in out.splitlines() if line.startswith("use them: ost "))
+    one = next((clips / "red square").iterdir())
+    code, out, err = ost_command(
+        *(str(one) if word == "VIDEO" else word for word in shlex.split(command)[3:])
+    )
+    assert code == 0, err
+    assert {"red square", "green square", "blue square"} == {
+        name for name in ("red square", "green square", "blue square") if name in out
+    }
+    lists = {name: rows_of(run / name) for name in ("train.csv", "held-out.csv")}
+    assert len(lists["train.csv"]) == 9 and len(lists["held-out.csv"]) == 3
+    assert not {row["path"] for row in lists["train.csv"]} & {row["path"] for row in lists["held-out.csv"]}
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if RECIPES[name].benchmark])
+def test_a_recipe_of_a_benchmark_runs_on_a_root_with_the_right_names(recipe, train, videos, tmp_path):
+    spec, root = RECIPES[recipe], tmp_path / "root"
+    benchmark = BENCHMARKS.find(spec.benchmark)
+    held_out = some_of(read_split(benchmark, spec.held_out), 3, 1)
+    place(held_out, root, videos)
+    arguments = ["--videos", root]
+    if spec.train is None:
+        arguments += official_list(spec.benchmark, benchmark, root, videos, tmp_path)
+    else:
+        shots, seed = 2, 2
+        name = spec.train.format(shots=shots, seed=seed)
+        place(some_of(read_split(benchmark, name), 3, 2), root, videos)
+        arguments += ["--shots", shots] if "{shots}" in spec.train else []
+        arguments += ["--seed", seed] if "{seed}" in spec.train else []
+    layers = {"temporal_layers": 1} if recipe.startswith("supervised") else {}
+    code, out, err, run = train(recipe, *arguments, max_unreadable=1, **layers)
+    assert code == 0, err
+    assert "3 held-out clips recognised" in out
+    assert len(rows_of(run / "train.csv")) == 6
+    config = json.loads((run / "config.json").read_text())
+    assert config["recipe"] == recipe
+    missing = (run / "missing.txt").read_text().splitlines()
+    assert f"{len(missing)} videos of the lists are not there" in err
+
+
+def official_list(name, benchmark, root, videos, tmp_path):
+    """A training list as its makers publish it, and the videos that it names."""
+    if name == "k400":
+        entries = some_of(read_split(benchmark, "train-tiny"), 3, 2)
+        place(entries, root, videos)
+        path = tmp_path / "kinetics_400_train.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
+            for entry in entries:
+                stem = entry.video.rsplit("/", 1)[1].removesuffix(".mp4")
+                identity, start, end = stem[:-14], int(stem[-13:-7]), int(stem[-6:])
+                writer.writerow([entry.labels[0], identity, start, end, "train"])
+            writer.writerow([entries[0].labels[0], "not-there___", 0, 10, "train"])
+        return ["--manifest", path]
+    entries = some_of(read_split(benchmark, "train-16shot"), 3, 2)
+    place(entries, root, videos)
+    rows = [{"id": e.video.removesuffix(".webm"), "template": e.labels[0]} for e in entries]
+    path = tmp_path / "something-something-v2-train.json"
+    path.write_text(json.dumps([*rows, rows[0] | {"id": "999999999"}]))
+    return ["--manifest", path]
+
+
+def test_kinetics_by_folders_needs_no_list(train, videos, tmp_path):
+    root, benchmark = tmp_path / "root", BENCHMARKS.find("k400")
+    place(some_of(read_split(benchmark, "val"), 3, 1), root, videos)
+    for i, name in enumerate(("archery", "riding_a_bike", "arm wrestling")):
+        for k in range(2):
+            path = root / "train" / name / f"{k}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(videos[i], path)
+    code, out, err, _ = train("k400-zero-shot-8f", "--videos", root, max_unreadable=1)
+    assert code == 0, err
+    assert "3 held-out clips recognised" in out
+
+
+def test_base_to_novel_learns_and_validates_on_the_base_classes_alone(train, videos, tmp_path):
+    root, benchmark = tmp_path / "root", BENCHMARKS.find("hmdb51")
+    place(some_of(read_split(benchmark, "base-train-1"), 3, 2), root, videos)
+    place(some_of(read_split(benchmark, "base-val"), 3, 1), root, videos)
+    code, _, err, run = train("base-to-novel/hmdb51", "--videos", root, max_unreadable=1)
+    assert code == 0, err
+    names = [c["name"] for c in json.loads((run / "pack.json").read_text())["classes"]]
+    assert len(names) == 26 and "pouring" in names and "brushing hair" not in names
+
+
+def test_the_list_of_recipes_names_them_all(ost_command):
+    code, out, _ = ost_command("train", "list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fewshot"], "there is no recipe called 'fewshot'; did you mean 'few-shot'"),
+        (["few-shot"], "give --videos"),
+        (["few-shot", "--videos", "nowhere"], "nowhere: is not a folder"),
+        (["few-shot/hmdb51", "--videos", "."], "give --shots 2, 4, 8 or 16"),
+        (["few-shot/hmdb51", "--videos", ".", "--shots", "3"], "train-3shot"),
+        (["few-shot/hmdb51", "--shots", "2"], "give the folder it is in with --videos"),
+        (["supervised/k400", "--videos", "."], "give the official list with --manifest"),
+        (["few-shot", "--videos", ".", "--set", "lrate=1"], "no setting 'lrate'"),
+        (["few-shot", "--videos", ".", "--set", "lr"], "--set is key=value"),
+        (["few-shot", "--videos", ".", "--set", "epochs=2"], "warmup_epochs 5 is not less than epochs 2"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_nothing_is_done(ost_command, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ost_command("train", *arguments)
+    assert code == 2 and told in err and not out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_shots_than_clips_name_the_class(train, clips):
+    code, _, err, run = train("few-shot", "--videos", clips, "--shots", 5)
+    assert code == 2 and "class 'blue square' has 4 clips, fewer than the 5 shots" in err
+    assert not run.exists()
+
+
+def test_a_manifest_with_broken_and_missing_clips_trains_on_the_others(train, clips, tmp_path):
+    rows = [(p, p.parent.name) for p in sorted(clips.glob("*/*"))]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    rows += [(tmp_path / "broken.mp4", "red square"), (tmp_path / "gone.mp4", "red square")]
+    manifest = tmp_path / "clips.csv"
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    code, out, err, _ = train("few-shot", "--manifest", manifest, max_unreadable=0.5)
+    assert code == 1
+    assert "2 of 14 videos could not be used" in err and "broken.mp4" in err and "gone.mp4" in err
+    assert "use them" in out and "held-out" not in out
+
+
+def test_held_out_clips_may_be_given(train, clips):
+    code, out, err, _ = train("few-shot", "--videos", clips, "--held-out", clips)
+    assert code == 0, err
+    assert "of 12 held-out clips recognised" in out
+
+
+def test_the_adapter_of_the_embedded_backbone_trains_from_the_command_line(ost_command, clips, tmp_path):
+    run = tmp_path / "run"
+    code, out, err = ost_command(
+        "train", "adapter", "--videos", clips, "--shots", 2, "-o", run, *settings(frames=4)
+    )
+    assert code == 0, err
+    assert "of 6 held-out clips recognised, " in out and "before training" in out
+    assert (run / "weights.safetensors").stat().st_size < 1 << 20
+    one = next((clips / "red square").iterdir())
+    code, out, err = ost_command(
+        *("recognize", one, "--json", "--frames", 4, "--weights", run / "weights.safetensors", "--classes"),
+        run / ("pack.json" if (run / "pack.json").exists() else "classes.txt"),
+    )
+    assert code == 0, err
+    assert json.loads(out)["classes"][0]["name"] == "red square"
+
+
+def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(tiny, clips, pack, tmp_path):
+    save_pack(pack, tmp_path / "colours.json")
+    changes = settings(**(QUICK | SMALL | {"epochs": 40, "workers": 2, "lr": 1e-3}))
+    given = ["--videos", clips, "--shots", 3, "--init-from", tiny, "--classes", tmp_path / "colours.json"]
+    command = [sys.executable, "-m", "ost", "train", "few-shot", *map(str, given), *changes, "--resume", "-o"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def launch(name):
+        return subprocess.Popen(
+            [*command, str(tmp_path / name)],
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    asked, log = launch("asked"), tmp_path / "asked" / "log.jsonl"
+    while not (log.is_file() and log.read_text().count('"step", "step"') > 5) and asked.poll() is None:
+        time.sleep(0.05)
+    os.killpg(asked.pid, signal.SIGTERM)
+    _, err = asked.communicate(timeout=120)
+    assert asked.returncode == 143, err
+    assert "go on with --resume" in err
+    for name in ("asked", "whole"):
+        run = launch(name)
+        _, err = run.communicate(timeout=300)
+        assert run.returncode == 0, err
+    wanted, found = (load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "asked"))
+    assert all(found[name].equal(tensor) for name, tensor in wanted.items())
