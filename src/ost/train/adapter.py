@@ -2,17 +2,19 @@
 
 Logits of the descriptors, at a temperature that fits the examples, plus a linear map of the features:
 
-    logits = tau * match(frames, head) + W x + b,    x the mean over a clip's frames of unit features
+    logits = tau * match(v + U D x, head) + W x + b,    x unit features from the examples' mean, averaged over a clip
 
 W is a multinomial logistic regression beside the zero-shot logits (their information is an offset, not a feature),
-with an L2 weight chosen by leave-one-shot-out cross-validation on the examples alone. Then a low-rank residual on the
-frame embeddings learns, through the matching, what W leaves over.
+with an L2 weight chosen by leave-one-shot-out cross-validation on the examples alone. U then moves the frame
+embeddings v along with W through the matching; D holds the examples' principal directions. In the common objective a
+change of a logit costs the same through U as through W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,11 +25,12 @@ from ost.backbones.base import Backbone
 from ost.recognition.match import match
 from ost.recognition.store import rows
 from ost.train.config import TrainConfig
-from ost.types import ClassHead, FrameEmbeddings
+from ost.types import ClassHead, Descriptors, FrameEmbeddings, Kind, LearnedClasses
 
-PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+PENALTIES = tuple(10.0 ** (k / 2) for k in range(1, -9, -1))  # 3 to 1e-4
 TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-8, 5))  # 1/16 to 4
-RANK, RESIDUAL_STEPS, RESIDUAL_LR, RESIDUAL_DECAY = 16, 30, 3e-3, 0.1
+BIAS_PENALTY = 1e-3  # holds the biases, which would run away where classes separate
+RANK, RESIDUAL_STEPS = 16, 8
 
 
 @dataclass(frozen=True)
@@ -58,28 +61,37 @@ class Fitted:
     losses: dict[float, float]
 
 
+class Linear(NamedTuple):
+    """Weight [A, F] and bias [A] of the classes."""
+
+    weight: Tensor
+    bias: Tensor
+
+
 def fit_adapter(backbone: Backbone, head: ClassHead, examples: Examples, config: TrainConfig) -> Fitted:
     """Learn an adapter; the same examples give the same adapter, to the bit on one machine.
 
     Args:
         backbone: frozen.
         head: the classes, with the backbone's own logit scale.
-        examples: of these classes; a class may have none.
-        config: `kinds`, `eps`, `frames` and `seed` are read.
+        examples: of these classes; those of which there is none are left as they are.
+        config: `kinds`, `eps` and `frames` are read.
     """
-    frames, labels = examples.frames, examples.labels
+    frames = examples.frames
     assert frames.features is not None
+    shown, labels = torch.unique(examples.labels, return_inverse=True)
+    head = _some_classes(head, shown)
     unit = normalize(frames.features, dim=-1)
     centre = unit.mean((0, 1))
     pooled = normalize(unit - centre, dim=-1).mean(1)
     zero_shot = match(frames, head, kinds=config.kinds, eps=config.eps).logits
     temperature = _temperature(zero_shot, labels)
     offset = temperature * zero_shot
-    penalty, losses = _choose_penalty(offset, pooled, labels)
-    weight, bias = _regress(offset, pooled, labels, penalty)
-    width, features = frames.values.shape[-1], unit.shape[-1]
-    generator = torch.Generator().manual_seed(config.seed)
-    down = torch.randn(RANK, features, generator=generator).to(unit) / RANK**0.5
+    # The regression's weights lie in the span of the examples: as many numbers a class as there are clips.
+    _, sizes, basis = torch.linalg.svd(pooled.double(), full_matrices=False)
+    short = pooled.double() @ basis.T
+    penalty, losses = _choose_penalty(offset, short, labels)
+    weight, bias = _regress(offset, short, labels, penalty)
     adapter = Adapter(
         backbone=backbone.name,
         backbone_hash=backbone.weights_hash,
@@ -87,12 +99,24 @@ def fit_adapter(backbone: Backbone, head: ClassHead, examples: Examples, config:
         frames=config.frames,
         temperature=temperature,
         centre=centre,
-        weight=weight,
-        bias=bias,
-        down=down,
-        up=unit.new_zeros(width, RANK),
+        weight=(weight @ basis).to(pooled),
+        bias=bias.to(pooled),
+        down=basis[: min(RANK, len(sizes))].to(pooled).contiguous(),
+        up=pooled.new_zeros(frames.values.shape[-1], min(RANK, len(sizes))),
     )
-    return Fitted(_with_residual(adapter, head, examples, config), penalty, losses)
+    return Fitted(_with_residual(adapter, head, Examples(frames, labels), penalty, config), penalty, losses)
+
+
+def _some_classes(head: ClassHead, chosen: Tensor) -> ClassHead:
+    """The head of some of the classes."""
+    index: list[int] = chosen.tolist()
+
+    def some_rows(d: Descriptors) -> Descriptors:
+        shift, gain = (None if t is None else t[chosen] for t in (d.shift, d.gain))
+        return Descriptors(d.values[chosen], d.mask[chosen], tuple(d.texts[a] for a in index), shift, gain)
+
+    kinds: dict[Kind, Descriptors] = {kind: some_rows(d) for kind, d in head.kinds.items()}
+    return replace(head, names=tuple(head.names[a] for a in index), kinds=kinds, hash="")
 
 
 def _temperature(logits: Tensor, labels: Tensor) -> float:
@@ -107,16 +131,15 @@ def _choose_penalty(offset: Tensor, pooled: Tensor, labels: Tensor) -> tuple[flo
     folds = range(min(5, max(turns) + 1))
     if len(folds) < 2:
         return PENALTIES[len(PENALTIES) // 2], {}
-    fold = torch.tensor(turns) % len(folds)
-    losses: dict[float, float] = {}
-    for penalty in PENALTIES:
-        total = 0.0
-        for left_out in folds:
-            test = fold == left_out
-            weight, bias = _regress(offset[~test], pooled[~test], labels[~test], penalty)
-            logits = offset[test] + pooled[test] @ weight.T + bias
-            total += float(cross_entropy(logits, labels[test], reduction="sum"))
-        losses[penalty] = total / len(labels)
+    fold = torch.tensor(turns, device=labels.device) % len(folds)
+    losses = dict.fromkeys(PENALTIES, 0.0)
+    for left_out in folds:
+        test = fold == left_out
+        fitted = None
+        for penalty in PENALTIES:  # from strong to weak, each from the one before
+            fitted = _regress(offset[~test], pooled[~test], labels[~test], penalty, fitted)
+            logits = offset[test] + pooled[test] @ fitted.weight.T + fitted.bias
+            losses[penalty] += float(cross_entropy(logits, labels[test], reduction="sum")) / len(labels)
     return min(losses, key=losses.__getitem__), losses
 
 
@@ -130,52 +153,57 @@ def _turns(labels: Sequence[int]) -> list[int]:
     return turns
 
 
-def _regress(offset: Tensor, pooled: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression beside given logits: weight [A, F] and bias [A].
+def _regress(
+    offset: Tensor, pooled: Tensor, labels: Tensor, penalty: float, start: Linear | None = None
+) -> Linear:
+    """Multinomial logistic regression beside given logits, fp64.
 
-    Minimises sum of cross-entropies + penalty / 2 * |W|^2, which is convex, in fp64 by L-BFGS.
+    Minimises sum of cross-entropies + penalty / 2 * |W|^2, which is convex, by L-BFGS.
     """
-    x, start = pooled.double(), offset.double()
-    weight = x.new_zeros(offset.shape[1], x.shape[1]).requires_grad_()
-    bias = x.new_zeros(offset.shape[1]).requires_grad_()
+    x, given = pooled.double(), offset.double()
+    weight, bias = start or Linear(x.new_zeros(given.shape[1], x.shape[1]), x.new_zeros(given.shape[1]))
+    weight, bias = (t.clone().requires_grad_() for t in (weight, bias))
+
+    def objective() -> Tensor:
+        fit = cross_entropy(given + x @ weight.T + bias, labels, reduction="sum")
+        return fit + penalty / 2 * weight.square().sum() + BIAS_PENALTY * bias.square().sum()
+
+    _minimise(objective, [weight, bias], 200)
+    return Linear(weight.detach(), bias.detach())
+
+
+def _minimise(objective: Callable[[], Tensor], parameters: list[Tensor], steps: int) -> None:
+    """L-BFGS in place."""
     solver = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=200,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
+        parameters, max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         solver.zero_grad()
-        fit = cross_entropy(start + x @ weight.T + bias, labels, reduction="sum")
-        # A little of the penalty holds the biases, which would run away where classes separate.
-        loss = fit + penalty / 2 * weight.square().sum() + 1e-3 * bias.square().sum()
+        loss = objective()
         loss.backward()
         return loss
 
     solver.step(closure)  # pyright: ignore[reportArgumentType]
-    return weight.detach().to(pooled), bias.detach().to(pooled)
 
 
-def _with_residual(adapter: Adapter, head: ClassHead, examples: Examples, config: TrainConfig) -> Adapter:
-    """The adapter with a residual on frame embeddings, trained through the matching."""
-    down, up = adapter.down.clone().requires_grad_(), adapter.up.clone().requires_grad_()
-    optimiser = torch.optim.AdamW([down, up], lr=RESIDUAL_LR, weight_decay=RESIDUAL_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, RESIDUAL_STEPS)
-    shown = replace(
-        head,
-        logit_scale=head.logit_scale * adapter.temperature,
-        learned=adapter.classes(head.names),
-    )
-    for _ in range(RESIDUAL_STEPS):
-        moved = replace(adapter, down=down, up=up).adapted(examples.frames)
+def _with_residual(
+    adapter: Adapter, head: ClassHead, examples: Examples, penalty: float, config: TrainConfig
+) -> Adapter:
+    """The adapter with a residual on frame embeddings, learned with W and b through the matching."""
+    up, weight, bias = (t.clone().requires_grad_() for t in (adapter.up, adapter.weight, adapter.bias))
+    scale = head.logit_scale * adapter.temperature
+
+    def objective() -> Tensor:
+        moved = replace(adapter, up=up).adapted(examples.frames)
+        shown = replace(head, logit_scale=scale, learned=LearnedClasses(weight, bias))
         logits = match(moved, shown, kinds=config.kinds, eps=config.eps).logits
-        optimiser.zero_grad()
-        cross_entropy(logits, examples.labels).backward()
-        optimiser.step()
-        schedule.step()
-    return replace(adapter, down=down.detach(), up=up.detach())
+        size = weight.square().sum() + (scale * up).square().sum()
+        fit = cross_entropy(logits, examples.labels, reduction="sum")
+        return fit + penalty / 2 * size + BIAS_PENALTY * bias.square().sum()
+
+    _minimise(objective, [up, weight, bias], RESIDUAL_STEPS)
+    return replace(adapter, up=up.detach(), weight=weight.detach(), bias=bias.detach())
 
 
 def zero_shot_accuracy(head: ClassHead, examples: Examples, config: TrainConfig) -> float:
