@@ -1,5 +1,7 @@
 """The errors a user meets: one sentence that says what, where and what to do."""
 
+from __future__ import annotations
+
 
 class OstError(Exception):
     """Base of every error raised on purpose; its text is one sentence for the user."""
@@ -22,6 +24,9 @@ class VideoError(OstError):
         self.path = str(path)
         self.cause = cause
 
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        return VideoError, (self.path, self.cause)
+
 
 class WeightsError(OstError):
     """A weight file that is missing, refused, or does not fit its architecture."""
@@ -35,6 +40,6 @@ class TransportError(OstError, ValueError):
     """A similarity, mask or entropic weight for which no transport plan exists."""
 
 
-def first_line(error: Exception, most: int = 160) -> str:
+def first_line(error: BaseException, most: int = 160) -> str:
     """What another library's error says, short enough for a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

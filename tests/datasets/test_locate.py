@@ -11,7 +11,6 @@ from ost.datasets.lists import Entry
 from ost.datasets.locate import Locator, locate_all
 from ost.datasets.manifest import Clip
 from ost.errors import UsageError
-from ost.files import IMAGE_ENDINGS
 
 ID = "-_aB3.dEfgH_000008_000018"
 
@@ -257,7 +256,3 @@ def test_a_long_list_is_compared_with_few_files_a_video(monkeypatch):
         clips, missing = locate_all(entries, "r")
     assert (len(clips), len(missing)) == (3 * count, count)
     assert len(calls) <= 3 * count
-
-
-def test_the_endings_of_images_are_those_that_are_read():
-    assert IMAGE_ENDINGS == IMAGES

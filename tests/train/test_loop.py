@@ -108,7 +108,7 @@ def test_a_run_is_not_overwritten_by_another(config, task, tmp_path):
     train(config.but(epochs=1), task, tmp_path)
     with pytest.raises(UsageError, match="holds a run already"):
         train(config.but(epochs=1), task, tmp_path)
-    with pytest.raises(UsageError, match="other settings \\(lr=0.001\\)"):
+    with pytest.raises(UsageError, match=r"other settings \(lr=0\.001\)"):
         train(config.but(epochs=1, lr=1.0), task, tmp_path, resume=True)
     fewer = replace(task, clips=Labelled(task.clips.paths[1:], task.clips.labels[1:]))
     with pytest.raises(UsageError, match="other clips"):
@@ -186,7 +186,7 @@ def test_too_many_unreadable_clips_end_the_run(config, task, tmp_path):
         broken.append(tmp_path / f"broken{i}.mp4")
         broken[-1].write_bytes(b"no video")
     clips = Labelled((*map(str, broken), *task.clips.paths), (0, 1, 2, 0, *task.clips.labels))
-    with pytest.raises(OstError, match="of 13 training clips cannot be read, more than the share of 0.2"):
+    with pytest.raises(OstError, match=r"of 13 training clips cannot be read, more than the share of 0\.2"):
         train(config.but(max_unreadable=0.2), replace(task, clips=clips), tmp_path / "run")
 
 
@@ -238,5 +238,5 @@ def test_the_rate_rises_then_falls_along_a_cosine(config):
     config = config.but(epochs=10, warmup_epochs=2, lr=1.0, final_lr=0.01)
     rates = [learning_rate(config, step, 5) for step in range(50)]
     assert rates[0] < rates[5] < rates[9] < 1 and max(rates) == rates[10] == 1.0
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.01, abs=0.01)

@@ -8,6 +8,7 @@ moved by a low-rank map of their features, and a class's learned vector joins ev
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,8 @@ class AdaptedBackbone:
                 f"{name}: was trained over the weights {adapter.backbone_hash[:12]} of {adapter.backbone}, and "
                 f"these are {base.weights_hash[:12]}; load the same backbone and weights as in training"
             )
+        if (width := getattr(base, "width", None)) not in (None, len(adapter.up)):
+            raise WeightsError(f"{name}: is for embeddings {len(adapter.up)} wide, and these are {width}")
         self.base = base
         self.adapter: Adapter = adapter.to(getattr(base, "device", "cpu"))
         self.name = name
@@ -147,6 +150,12 @@ def is_adapter(path: Path) -> bool:
         return False  # whoever reads it as weights says what is wrong
 
 
+def _names(told: Any) -> tuple[str, ...]:
+    if not isinstance(told, list) or len({*map(str, told)}) != len(told):
+        raise ValueError("its classes are no list of different names")
+    return tuple(map(str, told))
+
+
 def read_adapter(path: Path) -> Adapter:
     """Read and check an adapter.
 
@@ -159,22 +168,33 @@ def read_adapter(path: Path) -> Adapter:
         with safe_open(path, framework="pt") as file:
             told: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
             tensors = {name: file.get_tensor(name).float() for name in _TENSORS}
-        names = tuple(str(name) for name in told["names"])
-        classes, width = tensors["weight"].shape
-        shapes = {"centre": (width,), "bias": (classes,), "down": (tensors["up"].shape[-1], width)}
+        names = _names(told["names"])
+        (classes, width), (_, rank) = tensors["weight"].shape, tensors["up"].shape
+        shapes = {"centre": (width,), "bias": (classes,), "down": (rank, width)}
         wrong = [name for name, shape in shapes.items() if tuple(tensors[name].shape) != shape]
         if wrong or classes != len(names):
             raise ValueError(f"{(wrong or ['names'])[0]} does not fit {classes} classes of {width} features")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise ValueError("a number in it is not finite")
+        frames, temperature = int(told["frames"]), float(told["temperature"])
+        if frames < 1 or not 0 < temperature < math.inf:
+            raise ValueError(f"{frames} frames at a temperature of {temperature} cannot be")
         return Adapter(
             backbone=str(told["backbone"]),
             backbone_hash=str(told["backbone_hash"]),
             names=names,
-            frames=int(told["frames"]),
-            temperature=float(told["temperature"]),
+            frames=frames,
+            temperature=temperature,
             hash=file_hash(path),
             **tensors,
         )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise WeightsError(f"{path}: is not an adapter that can be read ({first_line(error)})") from error

@@ -74,9 +74,9 @@ class ClipBackbone:
         account(self._state, expected, name)
         self.logit_scale = float(self._state["logit_scale"].float().exp().reshape(()))
         self._visual_skeleton = skeleton.visual
-        self.prompts = self._placed(read_prompts(added, name), dtype)
+        self.prompts = self._placed(read_prompts(added, skeleton, name), dtype)
         # It reads embeddings, which are fp32 whatever the towers are.
-        self.temporal = self._placed(read_temporal(added, name), torch.float32)
+        self.temporal = self._placed(read_temporal(added, self.width, name), torch.float32)
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """fp32 [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""

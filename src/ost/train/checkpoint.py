@@ -70,22 +70,35 @@ class Checkpoints:
         Raises:
             OstError: it cannot be written; what was there before stays.
         """
-        name = f"step-{progress.step:07d}"
+        name = self._free_name(f"step-{progress.step:07d}")
         target, partial = self.home / name, self.home / f".{name}.partial"
         faults = self._ranks.gather(self._try_write(partial, weights, state, progress))
         if fault := next((fault for fault in faults if fault), None):
             if self._ranks.first:
                 shutil.rmtree(partial, ignore_errors=True)
             raise OstError(f"{target}: the checkpoint cannot be written ({fault}); the one before it is kept")
-        if self._ranks.first:
+        fault = self._try_settle(partial, target, which) if self._ranks.first else ""
+        if fault := self._ranks.gather(fault)[0]:
+            raise OstError(f"{target}: the checkpoint cannot be written ({fault}); the one before it is kept")
+
+    def _free_name(self, name: str) -> str:
+        """The name, or with a number behind it if it is taken: what a pointer names is never written over."""
+        taken = {folder.name for folder in self.home.iterdir()} if self.home.is_dir() else set[str]()
+        names = (name, *(f"{name}.{n}" for n in range(1, len(taken) + 1)))
+        # The first rank's disk decides, in case another sees it later.
+        return self._ranks.gather(next(n for n in names if n not in taken))[0]
+
+    def _try_settle(self, partial: Path, target: Path, which: tuple[Which, ...]) -> str:
+        try:
             _to_disk(partial)
-            if target.exists():  # left by a run that was killed before it said so
-                shutil.rmtree(target)
             partial.rename(target)
             for pointer in which:
-                write_text(self.home / pointer, name)
+                write_text(self.home / pointer, target.name)
             self._clear()
-        self._ranks.wait()
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            return first_line(error)
+        return ""
 
     def _try_write(self, folder: Path, weights: Weights, state: State, progress: Progress) -> str:
         try:
@@ -102,8 +115,8 @@ class Checkpoints:
             return fault
         try:
             _save_state(state, folder / "state", self._ranks)
-        except Exception as error:  # torch wraps whatever went wrong on any rank
-            return first_line(error)
+        except (Exception, _checkpoint_error()) as error:
+            return _cause(error)
         return ""
 
     def find(self, which: Which) -> Path | None:
@@ -127,9 +140,9 @@ class Checkpoints:
             }
             progress = Progress(**told, unreadable=unreadable)
             _load_state(state, folder / "state", self._ranks)
-        except Exception as error:  # torch's loader and JSON each fail in ways of their own
+        except (Exception, _checkpoint_error()) as error:  # torch's loader and JSON fail in ways of their own
             raise OstError(
-                f"{folder}: this checkpoint does not fit the run ({first_line(error)}); "
+                f"{folder}: this checkpoint does not fit the run ({_cause(error)}); "
                 "resume with the settings it was made with"
             ) from error
         return progress
@@ -153,9 +166,34 @@ def _save_state(state: State, folder: Path, ranks: Ranks) -> None:
 def _load_state(state: State, folder: Path, ranks: Ranks) -> None:
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    _check_names(state, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         load(dict(state), checkpoint_id=folder, no_dist=ranks.world == 1)
+
+
+def _check_names(state: State, folder: Path) -> None:
+    """torch asks only whether everything that is wanted is there, not whether more is."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    there = set(FileSystemReader(folder).read_metadata().state_dict_metadata)
+    wanted = {f"{part}.{name}" for part, tensors in state.items() for name in tensors}
+    if extra := sorted(there - wanted):
+        raise ValueError(f"it holds {extra[0]}, which this run does not train")
+
+
+def _checkpoint_error() -> type[BaseException]:
+    """What torch raises when any rank failed; it is no `Exception`."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    return CheckpointException
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, which torch wraps up by rank."""
+    failures = getattr(error, "failures", None)
+    inner = next(iter(failures.values()))[0] if failures else error
+    return first_line(inner)
 
 
 def _to_disk(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +12,7 @@ from ost.backbones.catalog import DEFAULT
 from ost.errors import UsageError
 from ost.types import BOTH, Kind
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Tune = Literal["both", "image", "text", "prompts", "lora", "adapter"]
 Loss = Literal["contrastive", "classes"]
 
@@ -94,7 +95,7 @@ class TrainConfig(BaseModel):
     lr: float = Field(default=5e-6, gt=0)
     tower_lr: float = Field(default=1.0, ge=0)
     final_lr: float = Field(default=0.01, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     adam_eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     clip_grad: float = Field(default=1.0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class ClipDataset(Dataset[Chunk]):
+class ClipDataset(Dataset["Chunk | VideoError"]):
     """Training clips by their turn; everything random comes from seed, epoch and index.
 
     Attributes:
@@ -83,9 +84,12 @@ class ClipDataset(Dataset[Chunk]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, draws: list[Draw]) -> list[Chunk]:
-        """One chunk of these turns, in a list because the loader wants one."""
-        samples = [self._sample(draw) for draw in draws]
+    def __getitems__(self, draws: list[Draw]) -> list[Chunk | VideoError]:
+        """One chunk of these turns, in a list because the loader wants one; or why there can be none."""
+        try:
+            samples = [self._sample(draw) for draw in draws]
+        except VideoError as error:  # returned, because the loader cannot raise it again as it was
+            return [error]
         return [
             Chunk(
                 pixels=torch.stack([pixels for pixels, *_ in samples]),
@@ -104,15 +108,17 @@ class ClipDataset(Dataset[Chunk]):
                 return *self._read(draw.epoch, index), index, failures
             except VideoError as error:
                 failures.append(Failure(index, error.path, error.cause))
+        others = len(failures) - 1
         raise VideoError(
-            self.paths[draw.clip], f"{failures[0].cause}, and neither can {TRIES} others be read"
+            self.paths[draw.clip], f"{failures[0].cause}, and neither can {others} others be read"
         )
 
     def _others(self, draw: Draw) -> list[int]:
         rng = np.random.default_rng([self.seed, draw.epoch, draw.clip, 1])
-        same = [i for i in self._same[self.labels[draw.clip]] if i != draw.clip]
-        rest = rng.permutation(len(self.paths))[:TRIES]
-        return [*(int(i) for i in rng.permutation(same)), *map(int, rest)][:TRIES]
+        same = self._same[self.labels[draw.clip]]
+        own = [i for i in rng.permutation(same).tolist() if i != draw.clip][: TRIES // 2]
+        rest = [i for i in rng.permutation(len(self.paths))[: 2 * TRIES].tolist() if i != draw.clip]
+        return list(dict.fromkeys((*own, *rest)))[:TRIES]
 
     def _read(self, epoch: int, index: int) -> tuple[Tensor, Colour]:
         frames = self._decode(self.paths[index], [self.seed, epoch, index, 2])
@@ -146,7 +152,7 @@ def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bo
     if workers:
         _start_forkserver()
     turns = (list(chunk) for step in steps for share in step for chunk in share.chunks)
-    loader: DataLoader[Chunk] = DataLoader(
+    loader: DataLoader[Chunk | VideoError] = DataLoader(
         dataset,
         batch_sampler=_Turns(turns),
         num_workers=workers,
@@ -157,7 +163,10 @@ def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bo
         pin_memory=pin,
     )
     try:
-        yield from loader
+        for found in loader:
+            if isinstance(found, VideoError):
+                raise found
+            yield found
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -177,7 +186,7 @@ class _Turns:
         return self.turns
 
 
-def _only(chunks: Sequence[Chunk]) -> Chunk:
+def _only(chunks: Sequence[Chunk | VideoError]) -> Chunk | VideoError:
     return chunks[0]
 
 
@@ -189,7 +198,7 @@ def _start_forkserver() -> None:
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows has neither
         return
-    from multiprocessing import forkserver, resource_tracker
+    from multiprocessing import active_children, forkserver, resource_tracker, util
 
     resource_tracker.ensure_running()  # unblocks SIGTERM when it starts: so it starts first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -198,8 +207,16 @@ def _start_forkserver() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def end_workers() -> None:
+        for child in active_children():
+            if child.daemon:
+                child.kill()
+
+    # A process that ends by an error asks what is left of its workers to end by SIGTERM, and would wait for ever.
+    util.Finalize(None, end_workers, exitpriority=100)
+
 
 def flip_of(names: Sequence[str]) -> float:
     """Probability of a mirrored clip: none where left and right are in the names of the classes."""
-    words = {word for name in names for word in name.casefold().replace("-", " ").split()}
+    words = {word for name in names for word in re.findall(r"[^\W_]+", name.casefold())}
     return 0.0 if words & {"left", "right", "clockwise", "counterclockwise", "anticlockwise"} else 0.5

@@ -26,7 +26,7 @@ def inject(backbone: ClipBackbone, rank: int, seed: int) -> None:
     except ImportError as error:
         raise UsageError("tune=lora needs the package peft: pip install ost-video[lora]") from error
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         for tower in (backbone.visual, backbone.text):
             inject_adapter_in_model(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, bias="none"), tower

@@ -40,6 +40,11 @@ class Augmentation:
         for name in ("flip", "jitter", "grayscale"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise UsageError(f"{name} is a probability between 0 and 1, not {value}")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise UsageError(f"{name} is a share between 0 and 1, not {value}")
+        if not 0 <= self.hue <= 0.5:
+            raise UsageError(f"hue is a share of the colour circle between 0 and 0.5, not {self.hue}")
         if any(not 0 < scale <= 1 for scale in self.scales):
             raise UsageError(f"scales of the crop are shares of the short side, in (0, 1], not {self.scales}")
         if self.randaugment is not None and not (self.randaugment[0] >= 0 and 0 <= self.randaugment[1] <= 30):
@@ -135,6 +140,6 @@ def recolour(pixels: Tensor, colour: Colour, augmentation: Augmentation) -> Tens
     if colour.seed is not None and augmentation.randaugment is not None:
         operations, magnitude = augmentation.randaugment
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(colour.seed)
+            torch.default_generator.manual_seed(colour.seed)  # leaves the generators of GPUs alone
             pixels = RandAugment(operations, magnitude)(pixels)
     return pixels
