@@ -101,3 +101,40 @@ def test_every_rank_has_the_same_gradient_to_the_bit(gradients):
 
 def test_one_rank_needs_no_process_group():
     assert Ranks().gather("x") == ["x"] and Ranks().first
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, tiny, clips):
+    """Final weights of one unbroken process, and of runs that one process began and others went on with."""
+    from ost.recipes import Sources, prepare
+    from ost.train.loop import train
+
+    home = tmp_path_factory.mktemp("resumed")
+    changes = {"frames": 3, "epochs": 3, "warmup_epochs": 0, "chunk": 2, "workers": 0, "precision": "fp32"}
+    changes |= {"batch": 5, "contrastive_batch": 5, "save_every": 1, "lr": 1e-4}
+    config, task = prepare("few-shot", Sources(clips, shots=3), changes | {"weights": str(tiny)})
+
+    def stop(event):
+        if event.kind == "checkpoint" and event.step == 3:
+            raise KeyboardInterrupt
+
+    found = {1: load_file(train(config, task, home / "whole").weights)}
+    settings = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    for world in (2, 3):
+        run = home / f"{world}"
+        with pytest.raises(KeyboardInterrupt):
+            train(config, task, run, watch=stop)
+        given = ["--videos", str(clips), "--shots", "3", "--init-from", str(tiny), *settings]
+        command = [sys.executable, "-m", "ost", "train", "few-shot", *given, "-o", str(run), "--resume"]
+        told = finish(start(world, command))
+        assert [status for status, *_ in told] == [0] * world, told
+        assert sum("use them" in out for _, out, _ in told) == 1, "the first rank alone speaks"
+        found[world] = load_file(run / "weights.safetensors")
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_run_goes_on_with_another_number_of_ranks(resumed, world):
+    """The sums over clips are taken in another order: 1e-6 of a gradient, which Adam makes part of a step of lr."""
+    for name, tensor in resumed[1].items():
+        assert (resumed[world][name] - tensor).abs().max() < 1e-5, name
