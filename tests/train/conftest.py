@@ -37,6 +37,14 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def backbone(tiny):
+    """The towers of that file, in fp32."""
+    from ost.backbones.load import load_backbone
+
+    return load_backbone(None, tiny, device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="session")
 def pack():
     """Three classes with descriptors, not equally many."""
     return Pack(

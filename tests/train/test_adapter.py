@@ -1,40 +1,30 @@
-"""An adapter over frozen towers: what it learns, its file, its matching, and the store of embeddings."""
+"""An adapter over frozen towers: what it learns, its file, and its matching."""
 
 import json
 import math
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
-import ost.recognition.store as store
-from ost.backbones.adapter import KEY, AdaptedBackbone, Adapter, is_adapter, read_adapter, save_adapter
-from ost.backbones.base import frame_embeddings
+from ost.backbones.adapter import KEY, AdaptedBackbone, is_adapter, read_adapter, save_adapter
 from ost.backbones.load import load_backbone
-from ost.errors import VideoError, WeightsError
+from ost.errors import WeightsError
 from ost.files import file_hash
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.recognizer import Recognizer, Settings
 from ost.recognition.store import stacked, stored_embeddings
 from ost.train.adapter import PENALTIES, Examples, _regress, accuracy, fit_adapter, some, zero_shot_accuracy
-from ost.types import FrameEmbeddings
 
 
 @pytest.fixture(autouse=True)
 def fresh_cache(own_cache, tmp_path, monkeypatch):
     """A store of its own for each test."""
     monkeypatch.setenv("OST_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def backbone(tiny):
-    return load_backbone(None, tiny, device="cpu", dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -364,183 +354,3 @@ def test_an_adapter_for_embeddings_of_another_width_is_refused(backbone, tmp_pat
     with pytest.raises(WeightsError):
         adapted = AdaptedBackbone(backbone, read_adapter(tmp_path / "a.safetensors"), "a")
         adapted.embed_clips(torch.zeros(1, 3, 3, 32, 32))
-
-
-class Towers:
-    """A backbone that counts what it looks at."""
-
-    def __init__(self, preprocess, weights_hash="w", features=True):
-        self.name, self.weights_hash, self.precision = "towers", weights_hash, "float32"
-        self.preprocess, self.features, self.seen = preprocess, features, 0
-
-    def embed_clips(self, pixels):
-        self.seen += len(pixels)
-        raw = pixels.mean((-1, -2))
-        found = frame_embeddings(raw)
-        return replace(found, features=2 * raw) if self.features else found
-
-
-@pytest.fixture
-def towers(backbone):
-    return Towers(backbone.preprocess)
-
-
-@pytest.fixture
-def videos(tmp_path):
-    """Two small video files."""
-    import av
-
-    paths = []
-    for i in range(2):
-        path = tmp_path / f"{i}.mkv"
-        rng = np.random.default_rng(i)
-        with av.open(str(path), "w") as output:
-            stream = output.add_stream("ffv1", rate=5)
-            stream.width, stream.height, stream.pix_fmt = 40, 36, "bgr0"
-            for _ in range(4):
-                pixels = rng.integers(0, 255, (36, 40, 3), dtype=np.uint8)
-                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-            output.mux(stream.encode())
-        paths.append(path)
-    return paths
-
-
-def embed_all(towers, paths, frames=2):
-    return list(stored_embeddings(towers, paths, frames=frames))
-
-
-def equal(a, b):
-    return (
-        torch.equal(a.values, b.values)
-        and torch.equal(a.norms, b.norms)
-        and (a.features is None) == (b.features is None)
-        and (a.features is None or torch.equal(a.features, b.features))
-    )
-
-
-@pytest.mark.parametrize("features", [True, False])
-def test_a_second_pass_decodes_nothing_and_gives_the_same_to_the_bit(towers, videos, monkeypatch, features):
-    towers.features = features
-    first = embed_all(towers, videos)
-    assert towers.seen == 2
-    monkeypatch.setattr(store, "decode", None)
-    second = embed_all(towers, videos)
-    assert towers.seen == 2
-    assert all(equal(a, b) for a, b in zip(first, second, strict=True))
-    assert isinstance(second[0], FrameEmbeddings)
-    assert not equal(second[0], second[1])
-
-
-def test_results_come_in_the_order_of_the_paths_whatever_is_stored(towers, videos):
-    embed_all(towers, videos[1:])
-    both = embed_all(towers, [videos[1], videos[0], videos[1]])
-    assert equal(both[0], both[2]) and not equal(both[0], both[1])
-    assert towers.seen == 2
-
-
-def test_other_weights_pixels_frames_and_shares_have_embeddings_of_their_own(towers, videos):
-    embed_all(towers, videos[:1])
-    others = [
-        (Towers(towers.preprocess, "other"), {"frames": 2}),
-        (Towers(replace(towers.preprocess, interpolation="bicubic")), {"frames": 2}),
-        (Towers(towers.preprocess), {"frames": 3}),
-        (Towers(towers.preprocess), {"frames": 2, "min_decoded": 0.9}),
-    ]
-    half = Towers(towers.preprocess)
-    half.precision = "bfloat16"
-    for other, how in [*others, (half, {"frames": 2})]:
-        list(stored_embeddings(other, videos[:1], **how))
-        assert other.seen == 1
-
-
-def test_a_changed_file_is_embedded_anew(towers, videos):
-    first, second = embed_all(towers, videos)
-    before = videos[0].stat()
-    videos[0].write_bytes(videos[1].read_bytes())
-    os.utime(videos[0], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    (changed,) = embed_all(towers, videos[:1])
-    assert towers.seen == 3
-    assert equal(changed, second) and not equal(changed, first)
-
-
-DAMAGES = {
-    "cut off": lambda data: data[: len(data) // 2],
-    "empty": lambda data: b"",
-    "something else": lambda data: b"{}" * 40,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_store_is_embedded_anew_and_mended(towers, videos, tmp_path, damage):
-    (first,) = embed_all(towers, videos[:1])
-    (file,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
-    file.write_bytes(damage(file.read_bytes()))
-    (again,) = embed_all(towers, videos[:1])
-    assert towers.seen == 2
-    assert equal(again, first)
-    embed_all(towers, videos[:1])
-    assert towers.seen == 2
-
-
-def test_a_store_that_lacks_a_tensor_is_embedded_anew(towers, videos, tmp_path):
-    (first,) = embed_all(towers, videos[:1])
-    (file,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
-    with safe_open(file, framework="pt") as kept:
-        assert set(kept.keys()) == {"values", "norms", "features"}
-        save_file({"values": kept.get_tensor("values")}, file)
-    (again,) = embed_all(towers, videos[:1])
-    assert towers.seen == 2 and equal(again, first)
-
-
-def test_failures_are_given_in_their_place_and_not_stored(towers, videos, tmp_path):
-    broken = tmp_path / "broken.mkv"
-    broken.write_text("no video")
-    found = embed_all(towers, [videos[0], broken, tmp_path / "missing.mkv", videos[1]])
-    assert [isinstance(result, VideoError) for result in found] == [False, True, True, False]
-    assert found[1].path == str(broken)
-    assert len(list((tmp_path / "cache" / "embeddings").rglob("*.safetensors"))) == 2
-    stamp = broken.stat()
-    broken.write_bytes(videos[1].read_bytes())
-    os.utime(broken, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    (mended,) = embed_all(towers, [broken])
-    assert equal(mended, found[3])
-
-
-def test_embeddings_that_are_not_finite_are_a_failure_and_not_stored(towers, videos, tmp_path):
-    look = towers.embed_clips
-    towers.embed_clips = lambda pixels: look(pixels * math.nan)
-    (result,) = embed_all(towers, videos[:1])
-    assert isinstance(result, VideoError)
-    assert not (tmp_path / "cache" / "embeddings").exists()
-
-
-def test_folders_of_frames_are_looked_at_each_time(towers, labelled):
-    one, two = (embed_all(towers, labelled.paths[:1]) for _ in range(2))
-    assert towers.seen == 2
-    assert equal(one[0], two[0])
-
-
-def test_a_store_that_cannot_be_written_stops_nothing(towers, videos, tmp_path, monkeypatch):
-    (tmp_path / "cache").write_text("a file is in the way")
-    assert len(embed_all(towers, videos)) == 2
-    assert len(embed_all(towers, videos)) == 2
-    assert towers.seen == 4
-
-
-def test_stored_embeddings_come_back_to_the_device_of_the_backbone(towers, videos):
-    embed_all(towers, videos[:1])
-    towers.device = torch.device("meta")
-    (kept,) = embed_all(towers, videos[:1])
-    assert towers.seen == 1
-    assert {t.device.type for t in (kept.values, kept.norms, kept.features)} == {"meta"}
-
-
-def test_embeddings_of_a_real_backbone_are_kept_with_features_that_training_takes(backbone, videos):
-    first, second = (stacked(embed_all(backbone, videos)) for _ in range(2))
-    assert equal(first, second)
-    assert first.features.shape == first.values.shape == (2, 2, 32)
-    adapter = Adapter("b", "h", ("a",), 2, 1.0, *(t for t in parts(classes=1)[0].values()))
-    up = adapter.up.clone().requires_grad_()
-    for frames in (first, second):
-        replace(adapter, up=up).adapted(frames).values.sum().backward()
-    assert bool(up.grad.any())
