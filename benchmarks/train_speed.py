@@ -133,6 +133,7 @@ def main() -> None:
             warmup_epochs=0,
             lr=1e-6,
             validate_every=0,
+            replay=False,  # the batch fits, as it has to for the plain loop
             workers=2,
         )
         augmentation = Augmentation()
