@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import shutil
 import sys
@@ -69,3 +70,83 @@ def real_clips() -> Path:
     if not (SHARED_CLIPS / "manifest.csv").is_file():
         pytest.skip("no real clips beside the repository")
     return SHARED_CLIPS
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A CLIP of two small random towers that sees 32 pixels, as a file."""
+    from ost.backbones.weights import Weights, save_weights
+    from ost.types import Preprocess
+
+    place = Path(__file__).parent / "backbones" / "makers.py"
+    spec = importlib.util.spec_from_file_location("tiny_makers", place)
+    makers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(makers)
+    file = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    pixels = Preprocess(32, 32, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
+    save_weights(Weights(makers.clip_state(), "open_clip", "", pixels, True), file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_videos(tmp_path_factory):
+    """Three tiny videos."""
+    import av
+    import numpy as np
+
+    folder, found = tmp_path_factory.mktemp("videos"), []
+    for i, colour in enumerate([(220, 30, 30), (30, 200, 40), (40, 60, 220)]):
+        path = folder / f"{i}.mp4"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("mpeg4", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+            for k in range(4):
+                picture = np.zeros((40, 48, 3), np.uint8)
+                picture[10:30, 4 * k : 4 * k + 20] = colour
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+            out.mux(stream.encode())
+        found.append(path)
+    return found
+
+
+def _some_of(entries, classes, each):
+    """A few entries of a few classes."""
+    taken: dict[str, list] = {}
+    for entry in entries:
+        own = taken.setdefault(entry.labels[0], [])
+        if len(own) < each and (len(own) or sum(map(bool, taken.values())) < classes):
+            own.append(entry)
+    return [entry for own in taken.values() for entry in own]
+
+
+def _place(entries, root, videos):
+    """Videos where a list says they are; a name without an ending is a folder of frames."""
+    for entry in entries:
+        path = root / entry.video
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".mp4", ".avi", ".webm"):
+            shutil.copy(videos[sum(map(ord, entry.labels[0])) % 3], path)
+        else:
+            _write_frames(path)
+
+
+def _write_frames(folder):
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(np.full((40, 48, 3), 60 * i, np.uint8)).save(folder / f"{i:05d}.jpg")
+
+
+@pytest.fixture
+def stand_in(tiny_videos):
+    """Put a few videos of a benchmark's list where the list says, three classes of them; gives their entries."""
+    from ost.datasets.catalog import read_split
+
+    def put(benchmark, split, root, each, classes=3):
+        entries = _some_of(read_split(benchmark, split), classes, each)
+        _place(entries, root, tiny_videos)
+        return entries
+
+    return put

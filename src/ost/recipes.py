@@ -15,7 +15,7 @@ from ost.catalog import Catalog
 from ost.datasets.catalog import BENCHMARKS, class_names
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError
-from ost.train.clips import Found, listed_clips, own_clips
+from ost.sources import Found, listed_clips, own_clips
 from ost.train.config import TrainConfig, with_settings
 from ost.train.task import Task, make_task
 
@@ -49,7 +49,7 @@ class Sources:
 
     Attributes:
         videos: a folder per class, or the root of a benchmark or a list.
-        manifest: the clips to learn from; see `ost.train.clips.own_clips`.
+        manifest: the clips to learn from; see `ost.sources.own_clips`.
         held_out: the clips to validate on, in the same forms or as a folder per class.
         shots: clips a class; None takes all.
         classes: SPEC; empty takes the recipe's, or the labels of the clips.

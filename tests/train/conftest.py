@@ -1,23 +1,12 @@
 """A tiny CLIP as a file, moving pictures in a few classes, and configs small enough for a test."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ost.backbones.weights import Weights, save_weights
 from ost.descriptors.pack import Pack, PackClass
 from ost.train.config import TrainConfig
-from ost.types import Preprocess
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_makers", Path(__file__).parents[1] / "backbones" / "makers.py"
-)
-makers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(makers)
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 
@@ -25,15 +14,6 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 @pytest.fixture(autouse=True)
 def quiet(own_cache, one_thread):
     """Own cache; problems too small to be shared out."""
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A CLIP of two small random towers that sees 32 pixels, as a file."""
-    file = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    pixels = Preprocess(32, 32, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
-    save_weights(Weights(makers.clip_state(), "open_clip", "", pixels, True), file)
-    return file
 
 
 @pytest.fixture(scope="session")

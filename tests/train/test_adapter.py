@@ -17,7 +17,7 @@ from ost.files import file_hash
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.recognizer import Recognizer, Settings
-from ost.recognition.store import stacked, stored_embeddings
+from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.train.adapter import PENALTIES, Examples, _regress, accuracy, fit_adapter, some, zero_shot_accuracy
 
 
@@ -31,7 +31,7 @@ def fresh_cache(own_cache, tmp_path, monkeypatch):
 def frames(backbone, clips):
     """Embeddings of the twelve clips."""
     paths = sorted(p for p in clips.glob("*/*") if p.is_dir())
-    return stacked(list(stored_embeddings(backbone, paths, frames=3)))
+    return stacked(list(stored_embeddings(backbone, paths, Views(3))))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from ost.datasets.catalog import BENCHMARKS, read_split
+from ost.datasets.catalog import BENCHMARKS
 from ost.descriptors.pack import save_pack
 from ost.recipes import RECIPES
 
@@ -26,59 +26,8 @@ def settings(**changes):
     return [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
-@pytest.fixture(scope="session")
-def videos(tmp_path_factory):
-    """Three tiny videos."""
-    import av
-    import numpy as np
-
-    folder, found = tmp_path_factory.mktemp("videos"), []
-    for i, colour in enumerate([(220, 30, 30), (30, 200, 40), (40, 60, 220)]):
-        path = folder / f"{i}.mp4"
-        with av.open(str(path), "w") as out:
-            stream = out.add_stream("mpeg4", rate=8)
-            stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
-            for k in range(4):
-                picture = np.zeros((40, 48, 3), np.uint8)
-                picture[10:30, 4 * k : 4 * k + 20] = colour
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-            out.mux(stream.encode())
-        found.append(path)
-    return found
-
-
-def some_of(entries, classes, each):
-    """A few entries of a few classes."""
-    taken: dict[str, list] = {}
-    for entry in entries:
-        own = taken.setdefault(entry.labels[0], [])
-        if len(own) < each and (len(own) or sum(map(bool, taken.values())) < classes):
-            own.append(entry)
-    return [entry for own in taken.values() for entry in own]
-
-
-def place(entries, root, videos):
-    """Videos where a list says they are; a name without an ending is a folder of frames."""
-    for entry in entries:
-        path = root / entry.video
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".mp4", ".avi", ".webm"):
-            shutil.copy(videos[sum(map(ord, entry.labels[0])) % 3], path)
-        else:
-            write_frames(path)
-
-
 def rows_of(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-
-
-def write_frames(folder):
-    import numpy as np
-    from PIL import Image
-
-    folder.mkdir(parents=True)
-    for i in range(4):
-        Image.fromarray(np.full((40, 48, 3), 60 * i, np.uint8)).save(folder / f"{i:05d}.jpg")
 
 
 @pytest.fixture
@@ -127,18 +76,17 @@ def test_a_folder_per_class_becomes_a_weight_file_that_recognises(recipe, train,
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if RECIPES[name].benchmark])
-def test_a_recipe_of_a_benchmark_runs_on_a_root_with_the_right_names(recipe, train, videos, tmp_path):
+def test_a_recipe_of_a_benchmark_runs_on_a_root_with_the_right_names(recipe, train, stand_in, tmp_path):
     spec, root = RECIPES[recipe], tmp_path / "root"
     benchmark = BENCHMARKS.find(spec.benchmark)
-    held_out = some_of(read_split(benchmark, spec.held_out), 3, 1)
-    place(held_out, root, videos)
+    stand_in(benchmark, spec.held_out, root, 1)
     arguments = ["--videos", root]
     if spec.train is None:
-        arguments += official_list(spec.benchmark, benchmark, root, videos, tmp_path)
+        arguments += official_list(spec.benchmark, benchmark, root, stand_in, tmp_path)
     else:
         shots, seed = 2, 2
         name = spec.train.format(shots=shots, seed=seed)
-        place(some_of(read_split(benchmark, name), 3, 2), root, videos)
+        stand_in(benchmark, name, root, 2)
         arguments += ["--shots", shots] if "{shots}" in spec.train else []
         arguments += ["--seed", seed] if "{seed}" in spec.train else []
     layers = {"temporal_layers": 1} if recipe.startswith("supervised") else {}
@@ -152,11 +100,10 @@ def test_a_recipe_of_a_benchmark_runs_on_a_root_with_the_right_names(recipe, tra
     assert f"{len(missing)} videos of the lists are not there" in err
 
 
-def official_list(name, benchmark, root, videos, tmp_path):
+def official_list(name, benchmark, root, stand_in, tmp_path):
     """A training list as its makers publish it, and the videos that it names."""
     if name == "k400":
-        entries = some_of(read_split(benchmark, "train-tiny"), 3, 2)
-        place(entries, root, videos)
+        entries = stand_in(benchmark, "train-tiny", root, 2)
         path = tmp_path / "kinetics_400_train.csv"
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -167,31 +114,30 @@ def official_list(name, benchmark, root, videos, tmp_path):
                 writer.writerow([entry.labels[0], identity, start, end, "train"])
             writer.writerow([entries[0].labels[0], "not-there___", 0, 10, "train"])
         return ["--manifest", path]
-    entries = some_of(read_split(benchmark, "train-16shot"), 3, 2)
-    place(entries, root, videos)
+    entries = stand_in(benchmark, "train-16shot", root, 2)
     rows = [{"id": e.video.removesuffix(".webm"), "template": e.labels[0]} for e in entries]
     path = tmp_path / "something-something-v2-train.json"
     path.write_text(json.dumps([*rows, rows[0] | {"id": "999999999"}]))
     return ["--manifest", path]
 
 
-def test_kinetics_by_folders_needs_no_list(train, videos, tmp_path):
+def test_kinetics_by_folders_needs_no_list(train, stand_in, tiny_videos, tmp_path):
     root, benchmark = tmp_path / "root", BENCHMARKS.find("k400")
-    place(some_of(read_split(benchmark, "val"), 3, 1), root, videos)
+    stand_in(benchmark, "val", root, 1)
     for i, name in enumerate(("archery", "riding_a_bike", "arm wrestling")):
         for k in range(2):
             path = root / "train" / name / f"{k}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(videos[i], path)
+            shutil.copy(tiny_videos[i], path)
     code, out, err, _ = train("k400-zero-shot-8f", "--videos", root, max_unreadable=1)
     assert code == 0, err
     assert "3 held-out clips recognised" in out
 
 
-def test_base_to_novel_learns_and_validates_on_the_base_classes_alone(train, videos, tmp_path):
+def test_base_to_novel_learns_and_validates_on_the_base_classes_alone(train, stand_in, tmp_path):
     root, benchmark = tmp_path / "root", BENCHMARKS.find("hmdb51")
-    place(some_of(read_split(benchmark, "base-train-1"), 3, 2), root, videos)
-    place(some_of(read_split(benchmark, "base-val"), 3, 1), root, videos)
+    stand_in(benchmark, "base-train-1", root, 2)
+    stand_in(benchmark, "base-val", root, 1)
     code, _, err, run = train("base-to-novel/hmdb51", "--videos", root, max_unreadable=1)
     assert code == 0, err
     names = [c["name"] for c in json.loads((run / "pack.json").read_text())["classes"]]

@@ -14,7 +14,7 @@ import ost.recognition.store as store
 from ost.backbones.adapter import Adapter
 from ost.backbones.base import frame_embeddings
 from ost.errors import VideoError
-from ost.recognition.store import stacked, stored_embeddings
+from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.types import FrameEmbeddings
 
 
@@ -64,7 +64,7 @@ def videos(tmp_path):
 
 
 def embed_all(towers, paths, frames=2):
-    return list(stored_embeddings(towers, paths, frames=frames))
+    return list(stored_embeddings(towers, paths, Views(frames)))
 
 
 def equal(a, b):
@@ -107,7 +107,7 @@ def test_other_weights_pixels_frames_and_shares_have_embeddings_of_their_own(tow
     half = Towers(towers.preprocess)
     half.precision = "bfloat16"
     for other, how in [*others, (half, {"frames": 2})]:
-        list(stored_embeddings(other, videos[:1], **how))
+        list(stored_embeddings(other, videos[:1], Views(**how)))
         assert other.seen == 1
 
 

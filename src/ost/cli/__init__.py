@@ -10,6 +10,7 @@ import typer
 import ost
 from ost.cli.demo import demo
 from ost.cli.describe import describe
+from ost.cli.evaluate import evaluate
 from ost.cli.packs import packs_app
 from ost.cli.recognize import recognize
 from ost.cli.train import train
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(recognize)
 app.command()(train)
+app.command()(evaluate)
 app.command()(describe)
 app.add_typer(packs_app, name="packs")
 app.add_typer(weights_app, name="weights")

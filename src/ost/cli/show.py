@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ost.errors import VideoError
     from ost.evaluate.labelled import Accuracy
     from ost.evaluate.pack import PackReport
+    from ost.evaluate.protocols import Protocol
+    from ost.evaluate.summary import Summary
     from ost.recipes import Recipe
     from ost.recognition.prediction import Prediction
 
@@ -121,6 +123,51 @@ def show_recipes(console: Console, recipes: Mapping[str, Recipe]) -> None:
     for name, recipe in recipes.items():
         table.add_row(Text(name), Text(recipe.note), "--shots" if recipe.by_shots else "")
     console.print(table)
+
+
+def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:
+    """Every protocol with what it needs."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("protocol", "for", "lists"):
+        table.add_column(column)
+    for name, protocol in protocols.items():
+        table.add_row(Text(name), Text(protocol.note), Text(", ".join(protocol.splits)))
+    console.print(table)
+
+
+def show_summary(console: Console, found: Summary, published: Mapping[str, str]) -> None:
+    """The numbers of a protocol, in percent, and the published ones under them."""
+    table = Table(box=None, pad_edge=False)
+    columns = (
+        "list",
+        "videos",
+        "classes",
+        "top-1",
+        "top-5",
+        "mean per class",
+        "mAP",
+        "missing",
+        "unreadable",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "list" else "right")
+    for row in found.rows:
+        precision = "" if row.average_precision is None else f"{row.average_precision:.1%}"
+        shares = (f"{row.top1:.1%}", f"{row.top5:.1%}", f"{row.mean_class:.1%}", precision)
+        table.add_row(
+            Text(row.title), str(row.videos), str(row.classes), *shares, str(row.missing), str(row.unreadable)
+        )
+    console.print(table)
+    spread = "" if found.spread is None else f" ± {100 * found.spread:.1f}"
+    mean = f"{100 * found.top1.mean:.1f}{spread}"
+    console.print(
+        f"top-1 {mean} (95% interval {100 * found.top1.low:.1f} to {100 * found.top1.high:.1f}), "
+        f"top-5 {100 * found.top5:.1f}, mean per class {100 * found.mean_class:.1f}"
+    )
+    if found.harmonic is not None:
+        console.print(f"harmonic mean of base and novel {100 * found.harmonic:.1f}")
+    for who, number in published.items():
+        console.print(Text(f"published, {who}: {number}"))
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def locate_all(
     title: str = "the list",
     layout: str = "them where the list says, by its file names at least",
 ) -> Located:
-    """The videos of a list below a folder, each labelled with its first label.
+    """The videos of a list below a folder, each with its labels.
 
     A video that two entries could mean is that of the nearer one; see `Locator.find`.
 
@@ -159,7 +159,7 @@ def locate_all(
     for entry in entries:
         hit = found[entry.video]
         if hit and owners[hit[1]] == entry.video:
-            located.clips.append(Clip(hit[1], entry.labels[0]))
+            located.clips.append(Clip(hit[1], entry.labels[0], entry.labels[1:]))
         else:
             located.missing.append(entry)
     if not located.clips:

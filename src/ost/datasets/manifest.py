@@ -14,10 +14,11 @@ MAX_BYTES, MAX_LINE = 1 << 30, 1 << 16
 
 
 class Clip(NamedTuple):
-    """A video and the label it has."""
+    """A video and the label it has, and others that it has too."""
 
     path: Path
     label: str
+    others: tuple[str, ...] = ()
 
 
 def manifest_text(clips: Iterable[Clip]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,31 +16,49 @@ from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
 from ost.recognition.embed import embed_frames
 from ost.types import FrameEmbeddings
-from ost.video.decode import MIN_DECODED, decode
+from ost.video.decode import MIN_DECODED, Sampling, decode
+from ost.video.transform import view_preprocess
 
 LAYOUT = "1"
 
 
+@dataclass(frozen=True)
+class Views:
+    """What is looked at of a video; see `ost.recognition.recognizer.Settings`."""
+
+    frames: int
+    clips: int = 1
+    crops: int = 1
+    sampling: Sampling = "uniform"
+    min_decoded: float = MIN_DECODED
+
+
 def stored_embeddings(
-    backbone: Backbone, paths: Sequence[str | Path], *, frames: int, min_decoded: float = MIN_DECODED
+    backbone: Backbone, paths: Sequence[str | Path], views: Views
 ) -> Iterator[FrameEmbeddings | VideoError]:
-    """Embeddings [1, T, D] of one central view of each clip, from the store where it has them.
+    """Embeddings [V, T, D] of the views of each video, from the store where it has them.
 
     The next clip is decoded while the towers look at this one.
 
     Args:
         backbone: whose embeddings, with features where it has such.
-        paths: the clips, each a file or a folder of frame images.
-        frames: T.
-        min_decoded: share of a file's frames that must decode.
+        paths: the videos, each a file or a folder of frame images.
+        views: what to look at.
     """
 
     def fetch(path: str | Path) -> FrameEmbeddings | VideoError | object:
-        place = _place(backbone, Path(path), frames, min_decoded)
+        place = _place(backbone, Path(path), views)
         if (kept := _read(place, getattr(backbone, "device", "cpu"))) is not None:
             return kept
         try:
-            return decode(path, frames=frames, preprocess=backbone.preprocess, min_decoded=min_decoded)
+            return decode(
+                path,
+                frames=views.frames,
+                clips=views.clips,
+                sampling=views.sampling,
+                preprocess=view_preprocess(backbone.preprocess, views.crops),
+                min_decoded=views.min_decoded,
+            )
         except VideoError as error:
             return error
 
@@ -53,11 +71,11 @@ def stored_embeddings(
                 yield found
                 continue
             try:
-                embedded = embed_frames(backbone, found)  # pyright: ignore[reportArgumentType]
+                embedded = embed_frames(backbone, found, views.crops)  # pyright: ignore[reportArgumentType]
             except VideoError as error:
                 yield error
                 continue
-            _write(_place(backbone, Path(path), frames, min_decoded), embedded)
+            _write(_place(backbone, Path(path), views), embedded)
             yield embedded
 
 
@@ -84,7 +102,7 @@ def _features(part: FrameEmbeddings) -> Tensor:
     return part.features
 
 
-def _place(backbone: Backbone, path: Path, frames: int, min_decoded: float) -> Path | None:
+def _place(backbone: Backbone, path: Path, views: Views) -> Path | None:
     """Where the embeddings of a file as it is now are kept; None where it cannot be told, as for a folder."""
     try:
         stat = path.stat()
@@ -93,7 +111,7 @@ def _place(backbone: Backbone, path: Path, frames: int, min_decoded: float) -> P
         identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     except OSError:
         return None
-    what = f"{backbone.preprocess} {frames} {min_decoded}"
+    what = f"{backbone.preprocess} {views}"
     key = text_hash(LAYOUT, backbone.weights_hash, backbone.precision, what, identity)
     return cache_folder() / "embeddings" / key[:2] / f"{key}.safetensors"
 

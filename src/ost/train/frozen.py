@@ -12,7 +12,7 @@ from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone
 from ost.errors import OstError, VideoError
 from ost.recognition.embed import class_head
-from ost.recognition.store import stacked, stored_embeddings
+from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.runtime import Ranks
 from ost.train.adapter import Examples, accuracy, fit_adapter, zero_shot_accuracy
 from ost.train.config import TrainConfig
@@ -92,7 +92,7 @@ class _Embedded:
 
 
 def _embedded(backbone: Backbone, clips: Labelled, config: TrainConfig, log: Log, done: int) -> _Embedded:
-    results = stored_embeddings(backbone, clips.paths, frames=config.frames, min_decoded=config.min_decoded)
+    results = stored_embeddings(backbone, clips.paths, Views(config.frames, min_decoded=config.min_decoded))
     found = _Embedded()
     for i, (result, label) in enumerate(zip(results, clips.labels, strict=True), done + 1):
         if isinstance(result, VideoError):

@@ -1,4 +1,4 @@
-"""Where the clips of a run come from: a folder per class, a list, or the lists of a benchmark."""
+"""The labelled clips that a user points at: a folder per class, a list, or the lists of a benchmark."""
 
 from __future__ import annotations
 

@@ -1,0 +1,151 @@
+"""`ost evaluate`: labelled videos in, the numbers of a protocol out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ost.cli.recognize import KindChoice, MatchChoice, SamplingChoice, parse_views
+from ost.cli.show import (
+    progress,
+    show_failures,
+    show_notices,
+    show_protocols,
+    show_summary,
+    stderr,
+    stdout,
+)
+from ost.errors import UsageError, VideoError
+
+if TYPE_CHECKING:
+    from ost.evaluate.run import Answer
+
+
+def evaluate(
+    protocol: Annotated[
+        str, typer.Argument(help="A protocol's name, `own` for your own videos, or `list` to see all.")
+    ],
+    videos: Annotated[
+        Path | None, typer.Option(help="The root of the benchmark, or a folder of videos for each class.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="With `own`: CSV of path and label, or a benchmark's own list.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Other descriptors, as for recognize.", show_default="the shipped pack"),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Backbone by name; 'lite' needs no download.", show_default="ViT-B-16/openai"),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Published name such as ost/k400, or a file.")] = None,
+    blend: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the original weights (WiSE-FT); the paper: 0.2."),
+    ] = None,
+    blend_with: Annotated[
+        str | None, typer.Option(help="What to blend with, if not OpenAI's weights.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames a clip.")] = 32,
+    views: Annotated[str, typer.Option(help="CLIPSxCROPS, such as 4x3; crops are 1 or 3.")] = "1x1",
+    sampling: Annotated[
+        SamplingChoice, typer.Option(help="uniform is exact; keyframes is fast on long files.")
+    ] = SamplingChoice.uniform,
+    match: Annotated[
+        MatchChoice, typer.Option(help="ot, or mean: mean-pooled frames against one prompt a class.")
+    ] = MatchChoice.ot,
+    descriptors: Annotated[KindChoice, typer.Option(help="Which descriptors are matched.")] = KindChoice.both,
+    eps: Annotated[float, typer.Option(help="Entropic weight of the transport.")] = 0.1,
+    min_decoded: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a file's frames that must decode.")
+    ] = 0.5,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file for the numbers and what made them.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 (of the towers).")] = "auto",
+) -> None:
+    """Measure top-1, top-5 and mean per class on labelled videos, with the published numbers beside them."""
+    from ost.evaluate.protocols import PROTOCOLS, Protocol, ask, ask_own
+
+    out, notes = stdout(), stderr()
+    if protocol == "list":
+        show_protocols(out, PROTOCOLS)
+        return
+    clips, crops = parse_views(views)
+    if protocol == "own":
+        spec, questions = Protocol("", (), "own videos"), ask_own(videos, manifest, classes or "")
+    elif manifest is not None:
+        raise UsageError("a protocol has its own lists; --manifest goes with `ost evaluate own`")
+    else:
+        spec = PROTOCOLS.find(protocol)
+        questions = ask(spec, videos, classes or "")
+
+    from ost.backbones.load import load_backbone
+    from ost.evaluate.run import answer
+    from ost.evaluate.summary import summary
+    from ost.files import write_text
+    from ost.recognition.recognizer import Settings
+
+    settings = Settings(
+        frames=frames,
+        clips=clips,
+        crops=crops,
+        sampling=sampling.value,
+        min_decoded=min_decoded,
+        method=match.value,
+        kinds=("spatial", "temporal") if descriptors is KindChoice.both else (descriptors.value,),
+        eps=eps,
+    )
+    tower = load_backbone(
+        backbone,
+        weights,
+        blend_ratio=blend,
+        original=blend_with,
+        device=device,
+        dtype=dtype,
+        tell=lambda line: show_notices(notes, [line]),
+    )
+    started = time.perf_counter()
+    total = len({str(clip.path) for question in questions for clip in question.clips})
+    with progress("evaluating", total) as advance:
+        answers = answer(tower, questions, settings, advance)
+    seconds = time.perf_counter() - started
+    show_notices(notes, [line for q in questions for line in q.pack.notices] + tower.notices)
+    lost = _lost(answers)
+    show_failures(notes, lost, total + sum(len(a.missing) for a in answers))
+    if not all(len(answer.paths) for answer in answers):
+        raise UsageError("a list has no video that can be read; there is nothing to count")
+    found = summary(answers, harmonic=spec.combine == "harmonic")
+    show_summary(out, found, spec.published)
+    out.print(f"{total} videos in {seconds:.1f} s, {total / seconds:.1f} a second")
+    if output is not None:
+        told = {
+            "protocol": protocol,
+            "backbone": tower.name,
+            "weights": tower.weights_hash,
+            "precision": tower.precision,
+            "packs": {q.title: q.pack.hash for q in questions},
+            "settings": vars(settings),
+            "seconds": seconds,
+            "numbers": found.as_dict(),
+            "by_class": {a.title: a.by_class() for a in answers},
+            "lost": {failure.path: failure.cause for failure in lost},
+        }
+        write_text(output, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    if lost:
+        raise typer.Exit(1)
+
+
+def _lost(answers: list[Answer]) -> list[VideoError]:
+    """Videos that were not scored, each once."""
+    causes = {path: cause for answer in answers for path, cause in answer.unreadable.items()}
+    missing = dict.fromkeys(video for answer in answers for video in answer.missing)
+    return [VideoError(path, cause) for path, cause in causes.items()] + [
+        VideoError(video, "is in the list and not there") for video in missing
+    ]

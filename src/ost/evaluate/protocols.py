@@ -1,0 +1,139 @@
+"""What systems are compared by: lists of a benchmark, how they are counted together, and what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ost.catalog import Catalog
+from ost.datasets.catalog import BENCHMARKS, class_names
+from ost.descriptors.spec import Spec, resolve
+from ost.evaluate.run import Question
+from ost.sources import listed_clips, own_clips
+
+Combine = Literal["mean", "harmonic"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A measurement that papers report.
+
+    Attributes:
+        benchmark: whose lists name the videos and the classes.
+        splits: the lists; each is scored among its own classes.
+        note: one line for lists.
+        combine: the mean over the splits, or the harmonic mean of base and novel.
+        published: whose system -> its top-1, as published, in %.
+    """
+
+    benchmark: str
+    splits: tuple[str, ...]
+    note: str
+    combine: Combine = "mean"
+    published: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def ask(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[Question]:
+    """The lists of a protocol, found below a folder, each among its own classes.
+
+    Args:
+        protocol: which lists.
+        videos: the root of the benchmark.
+        spec: other descriptors than the shipped ones; has to hold the classes of the lists.
+
+    Raises:
+        UsageError: no video of a list is there, or one cannot be told from another.
+        PackError: `spec` lacks a class.
+    """
+    benchmark = BENCHMARKS.find(protocol.benchmark)
+    pack = resolve(spec or benchmark.pack)
+    found = [(split, listed_clips(benchmark, split, videos)) for split in protocol.splits]
+    return [
+        Question(split, pack.select(class_names(benchmark, split)), clips.clips, clips.missing)
+        for split, clips in found
+    ]
+
+
+def ask_own(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list[Question]:
+    """The user's own videos, among the classes of `spec` or of their labels.
+
+    Raises:
+        UsageError: they cannot be read.
+        PackError: `spec` lacks a label.
+    """
+    found = own_clips(videos, manifest, None, "test")
+    labels = sorted({label for clip in found.clips for label in (clip.label, *clip.others)})
+    return [Question("own", resolve(spec or labels), found.clips, found.missing)]
+
+
+def _protocols() -> dict[str, Protocol]:
+    three = ("val1", "val2", "val3")
+    zero_shot = "classes that were not trained"
+    found = {
+        "zero-shot/hmdb51": Protocol("hmdb51", three, zero_shot, published=ZERO_SHOT["hmdb51"]),
+        "zero-shot/ucf101": Protocol("ucf101", three, zero_shot, published=ZERO_SHOT["ucf101"]),
+        "zero-shot/k600": Protocol(
+            "k600", ("split1", "split2", "split3"), zero_shot, published=ZERO_SHOT["k600"]
+        ),
+        "zero-shot/k400": Protocol("k400", ("val",), "for backbones that Kinetics-400 did not tune"),
+        "zero-shot/anet": Protocol("anet", ("val",), zero_shot),
+    }
+    for name, published in FEW_SHOT.items():
+        split = "val" if name == "ssv2" else "val1"
+        found[f"few-shot/{name}"] = Protocol(name, (split,), "after 2, 4, 8 or 16 shots", published=published)
+    for name in ("k400", "hmdb51", "ucf101", "ssv2"):
+        both = ("base-val", "novel-val")
+        found[f"base-to-novel/{name}"] = Protocol(
+            name, both, "after 16 shots of half of the classes", "harmonic"
+        )
+    for name, published in SUPERVISED.items():
+        found[f"supervised/{name}"] = Protocol(
+            name, ("val",), "after all training clips", published=published
+        )
+    return found
+
+
+# OST (CVPR 2024), tables 1 to 4; frames in brackets.
+ZERO_SHOT: dict[str, dict[str, str]] = {
+    "hmdb51": {
+        "OST (32)": "55.9 ± 1.2",
+        "OST (8)": "54.9 ± 1.1",
+        "ViFi-CLIP": "51.3",
+        "MAXI": "52.3",
+        "CLIP": "40.8",
+    },
+    "ucf101": {
+        "OST (32)": "79.7 ± 1.1",
+        "OST (8)": "77.9 ± 1.3",
+        "ViFi-CLIP": "76.8",
+        "MAXI": "78.2",
+        "CLIP": "63.2",
+    },
+    "k600": {
+        "OST (32)": "75.1 ± 0.6",
+        "OST (8)": "73.9 ± 0.8",
+        "ViFi-CLIP": "71.2",
+        "MAXI": "71.5",
+        "CLIP": "59.8",
+    },
+}
+FEW_SHOT: dict[str, dict[str, str]] = {
+    "hmdb51": {
+        "from CLIP, 2/4/8/16 shots": "59.1/62.9/64.9/68.2",
+        "from K400 weights": "64.8/66.7/69.2/71.6",
+    },
+    "ucf101": {
+        "from CLIP, 2/4/8/16 shots": "82.5/87.5/91.7/93.9",
+        "from K400 weights": "90.3/92.6/94.4/96.2",
+    },
+    "ssv2": {"from CLIP, 2/4/8/16 shots": "7.0/7.7/8.9/12.2", "from K400 weights": "8.0/8.9/10.5/12.6"},
+}
+SUPERVISED: dict[str, dict[str, str]] = {
+    "k400": {"B/32-8f, B/32-16f, B/16-8f, B/16-16f": "78.7, 79.8, 82.0, 83.2"},
+    "ssv2": {"B/32-8f, B/32-16f, B/16-8f, B/16-16f": "54.4, 56.4, 58.4, 60.3"},
+    "anet": {"B/32-8f, B/32-16f, B/16-8f, B/16-16f": "84.0, 85.8, 87.1, 88.7"},
+}
+
+PROTOCOLS: Catalog[Protocol] = Catalog("protocol", _protocols())
