@@ -189,12 +189,12 @@ def test_a_folder_that_may_not_be_read_is_left_out_but_not_the_root(root, monkey
         Locator(home)
 
 
-def test_found_videos_become_clips_with_their_first_label_and_the_rest_is_given_back(root):
+def test_found_videos_become_clips_with_all_their_labels_and_the_rest_is_given_back(root):
     home = root("run/a.avi", "walk/b.mp4")
     entries = [Entry("a.avi", ("run", "walk"), None), entry("c.avi"), entry("b.avi", "walk"), entry("a.avi")]
     clips, missing = locate_all(entries, home)
     assert clips == [
-        Clip(home / "run/a.avi", "run"),
+        Clip(home / "run/a.avi", "run", ("walk",)),
         Clip(home / "walk/b.mp4", "walk"),
         Clip(home / "run/a.avi", "run"),
     ]

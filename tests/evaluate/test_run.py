@@ -13,6 +13,7 @@ from ost.datasets.manifest import Clip
 from ost.descriptors.spec import resolve
 from ost.errors import UsageError
 from ost.evaluate import run as evaluate_run
+from ost.evaluate.ablation import ablation
 from ost.evaluate.metrics import harmonic_mean
 from ost.evaluate.protocols import PROTOCOLS, ask
 from ost.evaluate.run import Question, answer
@@ -145,6 +146,31 @@ def test_several_labels_a_video_are_counted_by_average_precision(backbone, clips
     assert 0 < numbers.average_precision <= 1
     (single,) = answer(backbone, [Question("own", resolve(NAMES), clips)], Settings(frames=2))
     assert summary([single]).rows[0].average_precision is None
+
+
+def test_the_ablation_has_every_way_from_one_pass(tiny, clips):
+    backbone = load_backbone(None, tiny, device="cpu", dtype="fp32")
+    seen, embed = [], backbone.embed_clips
+    backbone.embed_clips = lambda pixels: seen.append(len(pixels)) or embed(pixels)
+    questions, settings = [Question("own", resolve(NAMES), clips)], Settings(frames=2)
+    found = {(way.texts, way.matched): way.numbers for way in ablation(backbone, questions, settings)}
+    assert len(found) == 8 and len(seen) == 9
+    assert found["both", "transport"] == summary(answer(backbone, questions, settings))
+    mean = summary(answer(backbone, questions, Settings(frames=2, method="mean")))
+    assert found["names", "mean"] == mean
+
+
+def test_the_ablation_is_shown(ost_command, tiny, clips, tmp_path):
+    code, out, err = ost_command(
+        *("evaluate", "own", "--videos", tmp_path / "clips", "--weights", tiny, "--frames", 2, "--ablate")
+    )
+    assert code == 0, err
+    rows = [line.split()[:2] for line in out.splitlines() if line.split()[1:2] in (["mean"], ["transport"])]
+    assert [" ".join(row) for row in rows] == [
+        f"{texts} {matched}"
+        for texts in ("names", "spatial", "temporal", "both")
+        for matched in ("mean", "transport")
+    ]
 
 
 def test_lists_are_scored_among_their_own_classes(stand_in, tmp_path):

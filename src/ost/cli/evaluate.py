@@ -12,6 +12,7 @@ import typer
 from ost.cli.recognize import KindChoice, MatchChoice, SamplingChoice, parse_views
 from ost.cli.show import (
     progress,
+    show_ablation,
     show_failures,
     show_notices,
     show_protocols,
@@ -64,6 +65,9 @@ def evaluate(
     min_decoded: Annotated[
         float, typer.Option(min=0, max=1, help="Share of a file's frames that must decode.")
     ] = 0.5,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also names, spatial, temporal and both, pooled and transported.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSON file for the numbers and what made them.")
     ] = None,
@@ -124,6 +128,10 @@ def evaluate(
     found = summary(answers, harmonic=spec.combine == "harmonic")
     show_summary(out, found, spec.published)
     out.print(f"{total} videos in {seconds:.1f} s, {total / seconds:.1f} a second")
+    if ablate:
+        from ost.evaluate.ablation import ablation
+
+        show_ablation(out, list(ablation(tower, questions, settings)))
     if output is not None:
         told = {
             "protocol": protocol,

@@ -12,9 +12,10 @@ from rich.text import Text
 from ost.types import BOTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from ost.errors import VideoError
+    from ost.evaluate.ablation import Way
     from ost.evaluate.labelled import Accuracy
     from ost.evaluate.pack import PackReport
     from ost.evaluate.protocols import Protocol
@@ -168,6 +169,19 @@ def show_summary(console: Console, found: Summary, published: Mapping[str, str])
         console.print(f"harmonic mean of base and novel {100 * found.harmonic:.1f}")
     for who, number in published.items():
         console.print(Text(f"published, {who}: {number}"))
+
+
+def show_ablation(console: Console, ways: Sequence[Way]) -> None:
+    """What each part of the method does, in percent."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("texts", "matched by", "top-1", "95% interval", "top-5", "mean per class"):
+        table.add_column(column, justify="left" if column in ("texts", "matched by") else "right")
+    for way in ways:
+        found = way.numbers
+        interval = f"{100 * found.top1.low:.1f} to {100 * found.top1.high:.1f}"
+        numbers = (f"{share:.1%}" for share in (found.top5, found.mean_class))
+        table.add_row(way.texts, way.matched, f"{found.top1.mean:.1%}", interval, *numbers)
+    console.print(table)
 
 
 @contextmanager
