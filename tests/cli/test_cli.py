@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ost.cli import app
-from ost.cli.recognize import parse_views
+from ost.cli.options import parse_views
 from ost.errors import UsageError
 
 CLASSES = "riding a bike,brushing teeth,playing piano"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ost.cli.recognize import KindChoice, MatchChoice, SamplingChoice, parse_views
+from ost.cli import options
 from ost.cli.show import (
     progress,
     show_ablation,
@@ -40,39 +40,25 @@ def evaluate(
         str | None,
         typer.Option(help="Other descriptors, as for recognize.", show_default="the shipped pack"),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Backbone by name; 'lite' needs no download.", show_default="ViT-B-16/openai"),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Published name such as ost/k400, or a file.")] = None,
-    blend: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of the original weights (WiSE-FT); the paper: 0.2."),
-    ] = None,
-    blend_with: Annotated[
-        str | None, typer.Option(help="What to blend with, if not OpenAI's weights.")
-    ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames a clip.")] = 32,
-    views: Annotated[str, typer.Option(help="CLIPSxCROPS, such as 4x3; crops are 1 or 3.")] = "1x1",
-    sampling: Annotated[
-        SamplingChoice, typer.Option(help="uniform is exact; keyframes is fast on long files.")
-    ] = SamplingChoice.uniform,
-    match: Annotated[
-        MatchChoice, typer.Option(help="ot, or mean: mean-pooled frames against one prompt a class.")
-    ] = MatchChoice.ot,
-    descriptors: Annotated[KindChoice, typer.Option(help="Which descriptors are matched.")] = KindChoice.both,
-    eps: Annotated[float, typer.Option(help="Entropic weight of the transport.")] = 0.1,
-    min_decoded: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of a file's frames that must decode.")
-    ] = 0.5,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    blend: options.Blend = None,
+    blend_with: options.BlendWith = None,
+    frames: options.FrameCount = 32,
+    views: options.Views = "1x1",
+    sampling: options.Sampling = options.SamplingChoice.uniform,
+    match: options.Match = options.MatchChoice.ot,
+    descriptors: options.Kinds = options.KindChoice.both,
+    eps: options.Eps = 0.1,
+    min_decoded: options.MinDecoded = 0.5,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also names, spatial, temporal and both, pooled and transported.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSON file for the numbers and what made them.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 (of the towers).")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Measure top-1, top-5 and mean per class on labelled videos, with the published numbers beside them."""
     from ost.evaluate.protocols import PROTOCOLS, Protocol, ask, ask_own
@@ -81,7 +67,7 @@ def evaluate(
     if protocol == "list":
         show_protocols(out, PROTOCOLS)
         return
-    clips, crops = parse_views(views)
+    settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
     if protocol == "own":
         spec, questions = Protocol("", (), "own videos"), ask_own(videos, manifest, classes or "")
     elif manifest is not None:
@@ -94,18 +80,7 @@ def evaluate(
     from ost.evaluate.run import answer
     from ost.evaluate.summary import summary
     from ost.files import write_text
-    from ost.recognition.recognizer import Settings
 
-    settings = Settings(
-        frames=frames,
-        clips=clips,
-        crops=crops,
-        sampling=sampling.value,
-        min_decoded=min_decoded,
-        method=match.value,
-        kinds=("spatial", "temporal") if descriptors is KindChoice.both else (descriptors.value,),
-        eps=eps,
-    )
     tower = load_backbone(
         backbone,
         weights,

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ost.cli import options
 from ost.cli.show import show_failures, show_notices, show_prediction, stderr, stdout, with_progress
 from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     from ost.recognition.prediction import Prediction
-
-
-class SamplingChoice(StrEnum):
-    """Values of --sampling."""
-
-    uniform = "uniform"
-    keyframes = "keyframes"
-
-
-class MatchChoice(StrEnum):
-    """Values of --match."""
-
-    ot = "ot"
-    mean = "mean"
-
-
-class KindChoice(StrEnum):
-    """Values of --descriptors."""
-
-    both = "both"
-    spatial = "spatial"
-    temporal = "temporal"
 
 
 def recognize(
@@ -46,62 +23,37 @@ def recognize(
     classes: Annotated[
         str, typer.Option(help="Comma list, text file, id,name CSV, pack file, or a shipped pack.")
     ],
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Backbone by name; 'lite' needs no download.", show_default="ViT-B-16/openai"),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Published name such as ost/k400, or a file.")] = None,
-    blend: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of the original weights (WiSE-FT); the paper: 0.2."),
-    ] = None,
-    blend_with: Annotated[
-        str | None, typer.Option(help="What to blend with, if not OpenAI's weights.")
-    ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames a clip.")] = 32,
-    views: Annotated[str, typer.Option(help="CLIPSxCROPS, such as 4x3; crops are 1 or 3.")] = "1x1",
-    sampling: Annotated[
-        SamplingChoice, typer.Option(help="uniform is exact; keyframes is fast on long files.")
-    ] = SamplingChoice.uniform,
-    match: Annotated[
-        MatchChoice, typer.Option(help="ot, or mean: mean-pooled frames against one prompt a class.")
-    ] = MatchChoice.ot,
-    descriptors: Annotated[KindChoice, typer.Option(help="Which descriptors are matched.")] = KindChoice.both,
-    eps: Annotated[float, typer.Option(help="Entropic weight of the transport.")] = 0.1,
-    min_decoded: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of a file's frames that must decode.")
-    ] = 0.5,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    blend: options.Blend = None,
+    blend_with: options.BlendWith = None,
+    frames: options.FrameCount = 32,
+    views: options.Views = "1x1",
+    sampling: options.Sampling = options.SamplingChoice.uniform,
+    match: options.Match = options.MatchChoice.ot,
+    descriptors: options.Kinds = options.KindChoice.both,
+    eps: options.Eps = 0.1,
+    min_decoded: options.MinDecoded = 0.5,
     top: Annotated[int, typer.Option(min=1, help="Classes shown a video.")] = 5,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a video, with every class.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 (of the towers).")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Say which of the classes each video shows."""
     from ost.descriptors.spec import resolve
     from ost.video.find import find_videos
 
     console, notes = stdout(), stderr()
-    clips, crops = parse_views(views)
     pack = resolve(classes)
     paths = find_videos(videos)
-    kinds = ("spatial", "temporal") if descriptors is KindChoice.both else (descriptors.value,)
+    settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
 
     from ost.backbones.load import load_backbone
-    from ost.recognition.recognizer import Recognizer, Settings
+    from ost.recognition.recognizer import Recognizer
 
-    settings = Settings(
-        frames=frames,
-        clips=clips,
-        crops=crops,
-        sampling=sampling.value,
-        min_decoded=min_decoded,
-        method=match.value,
-        kinds=kinds,  # pyright: ignore[reportArgumentType]
-        eps=eps,
-    )
     tower = load_backbone(
         backbone,
         weights,
@@ -134,14 +86,6 @@ def recognize(
     show_failures(notes, failures, len(paths))
     if failures:
         raise typer.Exit(1)
-
-
-def parse_views(text: str) -> tuple[int, int]:
-    """(clips, crops) of "4x3"."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not found:
-        raise UsageError(f"--views is CLIPSxCROPS, such as 1x1 or 4x3, not {text!r}")
-    return int(found[1]), int(found[2])
 
 
 class _Pages:
