@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
 
@@ -96,4 +97,5 @@ class EfficientNetLite2(nn.Module):
         network = cls()
         names = list(network.state_dict())
         network.load_state_dict(dict(zip(names, state.values(), strict=True)))
-        return network.eval()
+        # Channels last in memory: the depthwise convolutions are twice as fast on a CPU.
+        return network.eval().to(memory_format=torch.channels_last)
