@@ -74,6 +74,7 @@ def test_views_and_match_and_eps_reach_the_matching(ost, bikes):
     for extra in (
         [],
         ["--views", "2x3"],
+        ["--views", "1x10"],
         ["--match", "mean"],
         ["--descriptors", "spatial"],
         ["--eps", "0.01"],
@@ -89,7 +90,7 @@ def test_views_and_match_and_eps_reach_the_matching(ost, bikes):
     [
         (["--classes", CLASSES, "--backbone", "ViT-B-61/openai"], "did you mean"),
         (["--classes", CLASSES, "--backbone", "lite", "--views", "4by3"], "CLIPSxCROPS"),
-        (["--classes", CLASSES, "--backbone", "lite", "--views", "1x2"], "1 or 3 crops"),
+        (["--classes", CLASSES, "--backbone", "lite", "--views", "1x4"], "1, 3, 5 or 10 crops, not 4"),
         (["--classes", "nothing.txt", "--backbone", "lite"], "there is no such file"),
         (["--classes", "a,,b", "--backbone", "lite"], "without a name"),
         (["--classes", "a,A", "--backbone", "lite"], "twice"),

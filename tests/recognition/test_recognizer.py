@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import PackError, UsageError, VideoError
@@ -12,9 +13,9 @@ from ost.recognition.embed import embed_frames
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
 from ost.recognition.recognizer import Recognizer, Settings
-from ost.types import Scores
+from ost.types import Preprocess, Scores
 from ost.video.decode import decode
-from ost.video.transform import view_preprocess
+from ost.video.transform import normalise, resize, view_preprocess
 
 PACK = Pack(
     "mine",
@@ -45,7 +46,7 @@ def test_a_prediction_ranks_every_class(model, make_video):
     assert prediction.classes[0].name in repr(prediction)
 
 
-@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (3, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (3, 1), (1, 3), (2, 3), (2, 5)])
 @pytest.mark.parametrize("method", ["ot", "mean"])
 def test_views_have_their_softmax_each_and_then_the_mean(model, make_video, clips, crops, method):
     video = make_video("clip", frames=11)
@@ -61,6 +62,26 @@ def test_views_have_their_softmax_each_and_then_the_mean(model, make_video, clip
         a = PACK.names.index(item.name)
         assert item.probability == pytest.approx(expected[a].item(), abs=1e-5)
         assert item.logit == pytest.approx(logits[:, a].mean().item(), abs=1e-3)
+
+
+def test_two_clips_of_ten_crops_have_the_mean_of_twenty_views_cut_by_torchvision(model, make_video):
+    backbone = model.backbone
+    backbone.preprocess = Preprocess(16, 20, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
+    video = make_video("clip", frames=11, size=(48, 32))  # leaves room of 4 and 14 pixels around the crop
+    prediction = model.recognize(video, PACK, clips=2, crops=10)
+    frames = decode(video, frames=4, clips=2, preprocess=backbone.preprocess)
+    pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), backbone.preprocess)
+    assert pixels.shape == (8, 3, 20, 30)
+    clips = normalise(pixels, backbone.preprocess).unflatten(0, (2, 4))
+    views = [view for clip in clips for view in v2.functional.ten_crop(clip, [16, 16])]
+    head = model.head(PACK)
+    logits = torch.cat([match(backbone.embed_clips(view[None]), head).logits for view in views])
+    assert logits.shape == (20, 3)
+    expected = dict(zip(PACK.names, logits.double().softmax(1).mean(0).tolist(), strict=True))
+    assert {c.name: c.probability for c in prediction.classes} == pytest.approx(expected, abs=1e-5)
+    assert prediction.plan("rowing").logit == pytest.approx(
+        logits[1 * 10 + 4, PACK.names.index("rowing")].item(), abs=1e-3
+    )
 
 
 def test_the_mean_is_over_probabilities_and_not_over_logits():
@@ -157,7 +178,7 @@ def test_settings_of_one_call_are_forgotten_after_it(model, make_video):
     [
         ({"frames": 0}, "frames and clips must be at least 1, not 0 and 1"),
         ({"clips": 0}, "not 32 and 0"),
-        ({"crops": 2}, "1 or 3 crops, not 2"),
+        ({"crops": 2}, "1, 3, 5 or 10 crops, not 2"),
         ({"method": "sinkhorn"}, "no matching 'sinkhorn'; use ot or mean"),
         ({"kinds": ()}, "spatial, temporal or both, not none"),
         ({"kinds": ("name",)}, "spatial, temporal or both, not name"),
@@ -193,12 +214,33 @@ def test_the_plan_of_a_class_explains_its_logit(model, make_video):
         prediction.plan("flying")
 
 
-def test_the_plan_of_several_views_is_that_of_the_middle_crop_of_the_middle_clip(model, make_video):
+@pytest.mark.parametrize(("crops", "centre"), [(1, 0), (3, 1), (5, 4), (10, 4)])
+def test_the_plan_of_several_views_is_that_of_the_centre_of_the_middle_clip(model, make_video, crops, centre):
     video = make_video("clip", frames=11)
-    prediction = model.recognize(video, PACK, clips=4, crops=3)
+    prediction = model.recognize(video, PACK, clips=4, crops=crops)
+    assert prediction.central_view == 2 * crops + centre
     logits = match(prediction.embeddings, prediction.head).logits
-    expected = logits[2 * 3 + 1, PACK.names.index("rowing")].item()
+    expected = logits[2 * crops + centre, PACK.names.index("rowing")].item()
     assert prediction.plan("rowing").logit == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("crops", [1, 5, 10])
+def test_the_central_view_sees_what_a_recognition_of_one_crop_sees(model, make_video, crops):
+    model.backbone.preprocess = Preprocess(16, 21, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
+    video = make_video("clip", frames=11)
+    one, several = (model.recognize(video, PACK, clips=3, crops=n) for n in (1, crops))
+    torch.testing.assert_close(several.embeddings.values[several.central_view], one.embeddings.values[1])
+
+
+def test_weights_that_see_the_whole_frame_refuse_several_crops_before_they_read_a_text(model, make_video):
+    model.backbone.preprocess = Preprocess(16, None, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
+    videos = [make_video("clip")]
+    with pytest.raises(UsageError, match=r"use one crop, e\.g\. --views 4x1"):
+        list(model.recognize_all(videos, PACK, crops=3))
+    with pytest.raises(UsageError, match=r"use one crop, e\.g\. --views 4x1"):
+        model.recognize(videos[0], PACK, crops=10)
+    assert model.backbone.texts == []
+    assert len(model.recognize(videos[0], PACK, clips=4).embeddings.values) == 4
 
 
 def test_mean_pooling_has_no_plan(model, make_video):

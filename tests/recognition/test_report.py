@@ -301,10 +301,19 @@ def test_several_clips_show_the_frames_of_the_clip_that_the_central_view_belongs
     prediction = a_prediction(clips=4, crops=3, frames=5)
     html = render_page(prediction)
     assert greys(html) == pytest.approx([8 * i for i in range(10, 15)], abs=2)
-    assert "clip 3 of 4, crop 2 of 3" in words(html)
+    assert "clip 3 of 4, crop 2 of 3, the centre." in words(html)
     assert "5 × 12" in words(html)
     plan = prediction.plan().plan["spatial"]
     assert cells(Page(html))[:5] == pytest.approx((plan * plan.numel())[:, 0].tolist(), abs=0.00501)
+
+
+@pytest.mark.parametrize(
+    ("crops", "told"),
+    [(1, "crop 1 of 1."), (5, "crop 5 of 5, the centre."), (10, "crop 5 of 10, the centre.")],
+)
+def test_the_page_names_the_crop_that_it_explains(crops, told):
+    html = render_page(a_prediction(clips=2, crops=crops, frames=3))
+    assert f"clip 2 of 2, {told}" in words(html)
 
 
 def test_frames_that_the_view_lacks_are_left_out():

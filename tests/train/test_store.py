@@ -1,8 +1,11 @@
 """Embeddings kept on disk: looked at once, and never wrong."""
 
+import json
 import math
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,7 +159,9 @@ def test_failures_are_given_in_their_place_and_not_stored(towers, videos, tmp_pa
     found = embed_all(towers, [videos[0], broken, tmp_path / "missing.mkv", videos[1]])
     assert [isinstance(result, VideoError) for result in found] == [False, True, True, False]
     assert found[1].path == str(broken)
-    assert len(list((tmp_path / "cache" / "embeddings").rglob("*.safetensors"))) == 2
+    (shard,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
+    with safe_open(shard, framework="pt") as kept:
+        assert len(json.loads(kept.metadata()["clips"])) == 2
     stamp = broken.stat()
     broken.write_bytes(videos[1].read_bytes())
     os.utime(broken, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
@@ -172,10 +177,41 @@ def test_embeddings_that_are_not_finite_are_a_failure_and_not_stored(towers, vid
     assert not (tmp_path / "cache" / "embeddings").exists()
 
 
-def test_folders_of_frames_are_looked_at_each_time(towers, labelled):
-    one, two = (embed_all(towers, labelled.paths[:1]) for _ in range(2))
-    assert towers.seen == 2
+def test_a_folder_of_frames_is_kept_until_one_of_them_changes(towers, labelled):
+    folder = Path(labelled.paths[0])
+    one, two = (embed_all(towers, [folder]) for _ in range(2))
+    assert towers.seen == 1
     assert equal(one[0], two[0])
+    image = sorted(folder.iterdir())[0]
+    before = image.stat()
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    embed_all(towers, [folder])
+    assert towers.seen == 2
+    sorted(folder.iterdir())[-1].unlink()
+    embed_all(towers, [folder])
+    assert towers.seen == 3
+
+
+def test_a_pass_that_is_broken_off_leaves_what_it_embedded(towers, videos):
+    results = stored_embeddings(towers, videos, Views(2))
+    first = next(results)
+    results.close()
+    again = embed_all(towers, videos)
+    assert towers.seen == 2, "the first is kept, the second was not looked at"
+    assert equal(first, again[0])
+
+
+def test_clips_of_many_shards_are_found(towers, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 2)
+    paths = [tmp_path / f"{i}-{name.name}" for i in range(3) for name in videos]
+    for i, path in enumerate(paths):
+        shutil.copy(videos[i % 2], path)
+    first = embed_all(towers, paths[:5])
+    assert len(list((tmp_path / "cache" / "embeddings").rglob("*.safetensors"))) == 3
+    order = [paths[i] for i in (4, 0, 3, 1, 2)]
+    again = embed_all(towers, order)
+    assert towers.seen == 5
+    assert all(equal(a, first[paths.index(path)]) for a, path in zip(again, order, strict=True))
 
 
 def test_a_store_that_cannot_be_written_stops_nothing(towers, videos, tmp_path, monkeypatch):

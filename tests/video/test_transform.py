@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, v2
 
@@ -11,7 +11,7 @@ from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 from ost.video import transform as module
 from ost.video.decode import decode
-from ost.video.transform import transform, view_preprocess
+from ost.video.transform import CROPS, central_crop, transform, view_preprocess
 
 from .makers import video
 
@@ -42,9 +42,12 @@ def corners(views):
         (8, 20, 3, [(0, 0), (6, 0), (12, 0)]),
         (20, 8, 3, [(0, 0), (0, 6), (0, 12)]),
         (8, 8, 3, [(0, 0)] * 3),
+        (8, 20, 5, [(0, 0), (12, 0), (0, 0), (12, 0), (6, 0)]),
     ],
 )
-def test_crops_lie_along_the_long_side(height, width, crops, expected):
+def test_crops_of_a_frame_without_room_along_the_short_side_lie_along_the_long_one(
+    height, width, crops, expected
+):
     views = transform(frames_of(ramp(height, width)), PLAIN, crops)
     assert views.shape == (crops, 1, 3, 8, 8) and views.dtype == torch.float32
     assert corners(views) == expected
@@ -60,7 +63,59 @@ def test_three_crops_resize_the_short_side_to_the_crop():
     preprocess = Preprocess(8, 12, "bicubic", True, MEAN, STD)
     assert view_preprocess(preprocess, 1) == preprocess
     assert view_preprocess(preprocess, 3).resize == 8
+    assert view_preprocess(preprocess, 5) == view_preprocess(preprocess, 10) == preprocess
     assert transform(frames_of(ramp(12, 30)), preprocess, 3).shape == (3, 1, 3, 8, 8)
+
+
+@given(
+    st.integers(9, 60),
+    st.integers(9, 60),
+    st.sampled_from([(8, 8), (8, 9), (8, 12), (16, 19)]),
+    st.sampled_from(["bilinear", "bicubic"]),
+)
+@example(40, 24, (8, 12), "bilinear")  # even rooms
+@example(24, 40, (8, 12), "bilinear")
+@example(41, 24, (8, 9), "bilinear")
+def test_five_and_ten_crops_equal_torchvision_on_a_frame_resized_as_for_one_crop(
+    height, width, sizes, interpolation
+):
+    preprocess = Preprocess(*sizes, interpolation, True, MEAN, STD)
+    pixels = np.random.default_rng(height * 100 + width).integers(0, 256, (2, height, width, 3), np.uint8)
+    frames = Frames(pixels, (0.0, 0.0), "made")
+    five, ten = (transform(frames, preprocess, crops) for crops in (5, 10))
+    resized = module.resize(torch.from_numpy(pixels).permute(0, 3, 1, 2), preprocess)
+    assert min(resized.shape[-2:]) == preprocess.resize
+    tower_input, size = module.normalise(resized, preprocess), [preprocess.size] * 2
+    even = all((side - preprocess.size) % 2 == 0 for side in resized.shape[-2:])
+    for ours, theirs in (
+        (five, v2.functional.five_crop(tower_input, size)),
+        (ten, v2.functional.ten_crop(tower_input, size)),
+    ):
+        assert len(ours) == len(theirs)
+        for i, (own, expected) in enumerate(zip(ours, theirs, strict=True)):
+            if i % 5 != 4 or even:  # of an odd room torchvision's centre has the half pixel on the other side
+                assert torch.equal(own, expected)
+    centre = transform(frames, preprocess)[0]
+    assert torch.equal(five[4], centre) and torch.equal(ten[4], centre)
+    assert torch.equal(ten[9], centre.flip(-1))
+
+
+@pytest.mark.parametrize("crops", CROPS)
+@pytest.mark.parametrize(("height", "width"), [(12, 31), (31, 12), (12, 12)])
+def test_the_central_crop_is_the_one_around_the_middle_and_not_mirrored(height, width, crops):
+    preprocess = view_preprocess(Preprocess(8, 12, "bilinear", True, (0.0,) * 3, (1 / 255,) * 3), crops)
+    frames = frames_of(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+    view = transform(frames, preprocess, crops)[central_crop(crops)]
+    assert torch.equal(view, transform(frames, preprocess)[0])
+
+
+def test_two_clips_of_ten_crops_are_ordered_clip_by_clip():
+    preprocess = Preprocess(8, 10, "bilinear", True, MEAN, STD)
+    pictures = [ramp(10, 20) + np.uint8(frame) for frame in range(6)]
+    both = transform(frames_of(*pictures, clips=2), preprocess, 10)
+    assert both.shape == (20, 3, 3, 8, 8)
+    each = [transform(frames_of(*part), preprocess, 10) for part in (pictures[:3], pictures[3:])]
+    assert torch.equal(both, torch.cat(each))
 
 
 def test_four_clips_of_three_crops_are_ordered_clip_by_clip():
@@ -114,21 +169,39 @@ def test_normalising_equals_torchvision_exactly():
     )
 
 
-@pytest.mark.parametrize("crops", [1, 3])
+@pytest.mark.parametrize("crops", CROPS)
 @pytest.mark.parametrize("size", [(640, 360), (360, 640), (120, 90), (175, 131)])
-@pytest.mark.parametrize("short", [32, 40, None])
+@pytest.mark.parametrize("short", [32, 40])
 @pytest.mark.parametrize("antialias", [True, False])
 def test_frames_that_the_decoder_scaled_are_not_scaled_again(
     tmp_path, monkeypatch, size, short, crops, antialias
 ):
-    preprocess = view_preprocess(Preprocess(32, short, "bicubic", antialias, MEAN, STD), crops)
-    path = video(tmp_path / "a.mp4", 3, size=size, pix_fmt="yuv444p")
-    frames = decode(path, frames=2, preprocess=preprocess)
+    scaled_once(tmp_path, monkeypatch, size, Preprocess(32, short, "bicubic", antialias, MEAN, STD), crops)
+
+
+@pytest.mark.parametrize("size", [(640, 360), (360, 640), (120, 90), (175, 131)])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_whole_frames_that_the_decoder_scaled_are_not_scaled_again(tmp_path, monkeypatch, size, antialias):
+    scaled_once(tmp_path, monkeypatch, size, Preprocess(32, None, "bicubic", antialias, MEAN, STD), 1)
+
+
+def scaled_once(folder, monkeypatch, size, preprocess, crops):
+    path = video(folder / "a.mp4", 3, size=size, pix_fmt="yuv444p")
+    frames = decode(path, frames=2, preprocess=view_preprocess(preprocess, crops))
     monkeypatch.setattr(module, "interpolate", lambda *_, **__: pytest.fail("scaled again"))
     assert transform(frames, preprocess, crops).shape == (crops, 2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("crops", [0, 2, 4])
+@pytest.mark.parametrize("crops", [0, 2, 4, 11])
 def test_other_numbers_of_crops_are_refused(crops):
-    with pytest.raises(UsageError, match="1 or 3"):
-        transform(frames_of(ramp(8, 8)), PLAIN, crops)
+    for refuse in (central_crop, lambda n: transform(frames_of(ramp(8, 8)), PLAIN, n)):
+        with pytest.raises(UsageError, match=f"1, 3, 5 or 10 crops, not {crops}"):
+            refuse(crops)
+
+
+@pytest.mark.parametrize("crops", [3, 5, 10])
+def test_weights_that_see_the_whole_frame_have_one_crop(crops):
+    squashed = Preprocess(8, None, "bilinear", True, MEAN, STD)
+    assert view_preprocess(squashed, 1) == squashed
+    with pytest.raises(UsageError, match=f"whole frame at once.* {crops} crops; use one crop"):
+        view_preprocess(squashed, crops)

@@ -47,7 +47,13 @@ Blend = Annotated[
 ]
 BlendWith = Annotated[str | None, typer.Option(help="What to blend with, if not OpenAI's weights.")]
 FrameCount = Annotated[int, typer.Option(min=1, help="Frames a clip.")]
-Views = Annotated[str, typer.Option(help="CLIPSxCROPS, such as 4x3; crops are 1 or 3.")]
+Views = Annotated[
+    str,
+    typer.Option(
+        help="CLIPSxCROPS, such as 4x3; crops are 1, 3, 5 or 10 "
+        "(10 mirrors too: not where left and right matter)."
+    ),
+]
 Sampling = Annotated[SamplingChoice, typer.Option(help="uniform is exact; keyframes is fast on long files.")]
 Match = Annotated[
     MatchChoice, typer.Option(help="ot, or mean: mean-pooled frames against one prompt a class.")

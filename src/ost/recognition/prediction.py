@@ -12,6 +12,7 @@ from torch import Tensor
 from ost.errors import UsageError
 from ost.recognition.match import Method, explain
 from ost.types import ClassHead, Evidence, FrameEmbeddings, Frames, Scores, Seconds
+from ost.video.transform import central_crop
 
 
 class ClassScore(NamedTuple):
@@ -75,10 +76,10 @@ class Prediction:
 
     @property
     def central_view(self) -> int:
-        """Row of the embeddings that holds the middle crop of the middle clip."""
+        """Row of the embeddings that holds the centre crop, not mirrored, of the middle clip."""
         clips = self.frames.clips
         crops = len(self.embeddings.values) // clips
-        return clips // 2 * crops + crops // 2
+        return clips // 2 * crops + central_crop(crops)
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints; times are seconds, None where the file tells none."""

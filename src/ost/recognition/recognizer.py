@@ -18,7 +18,7 @@ from ost.recognition.match import EPS, Method, match
 from ost.recognition.prediction import Prediction, rank
 from ost.types import BOTH, ClassHead, Frames, Kind, Seconds
 from ost.video.decode import MIN_DECODED, Sampling, decode
-from ost.video.transform import view_preprocess
+from ost.video.transform import check_crops, view_preprocess
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Settings:
 
     Attributes:
         frames: T, frames a clip.
-        clips, crops: views; clips shift the frames in time, 3 crops cover the long side.
+        clips, crops: views; clips shift the frames in time, 3 crops cover the long side, 5 are the corners and
+            the centre, 10 those and their mirror images (not for classes that tell left from right).
         sampling: "uniform" (exact) or "keyframes" (fast on long files).
         min_decoded: share of a file's frames that must decode.
         method: "ot", or "mean" for ViFi-CLIP's mean-pool matching with one prompt a class.
@@ -47,8 +48,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.frames < 1 or self.clips < 1:
             raise UsageError(f"frames and clips must be at least 1, not {self.frames} and {self.clips}")
-        if self.crops not in (1, 3):
-            raise UsageError(f"views can have 1 or 3 crops, not {self.crops}")
+        check_crops(self.crops)
         if self.method not in ("ot", "mean"):
             raise UsageError(f"there is no matching {self.method!r}; use ot or mean")
         if not self.kinds or not set(self.kinds) <= set(BOTH):
@@ -103,6 +103,7 @@ class Recognizer:
         The next video is decoded while the towers look at this one.
         """
         wanted = replace(self.settings, **settings)
+        view_preprocess(self.backbone.preprocess, wanted.crops)  # refuses before all texts are embedded
         pack = resolve(classes)
         self.head(pack, wanted)
         with ThreadPoolExecutor(1, "decode") as pool:

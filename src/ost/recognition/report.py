@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
@@ -117,13 +118,28 @@ def save_page(prediction: Prediction, path: str | Path) -> None:
 
 def render_page(prediction: Prediction) -> str:
     """The page of a prediction: one HTML document without script and without any foreign address."""
-    views, length, _ = prediction.embeddings.values.shape
+    views = len(prediction.embeddings.values)
     crops = max(1, views // prediction.frames.clips)
     clip, crop = divmod(prediction.central_view, crops)
-    timed = not any(map(math.isnan, prediction.frames.times))
-    pictures = _pictures(prediction, clip * length, timed)
+    pictures = central_pictures(prediction)
+    page = page_environment().get_template("page.html.j2").render(
+        prediction=prediction,
+        name=PurePath(prediction.path).name or prediction.path,
+        version=version("ost-video"),
+        pictures=pictures,
+        timed=not any(map(math.isnan, prediction.frames.times)),
+        panels=_panels(prediction),
+        **style_of([pictures], prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1]),
+        view={"count": views, "clips": prediction.frames.clips, "crops": crops, "clip": clip, "crop": crop},
+    )
+    # A path may hold bytes that are no UTF-8; Python carries them as lone surrogates.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def page_environment(*packages: str) -> Environment:
+    """Where templates of pages are found: those of other packages too; all that they are given is escaped."""
     environment = Environment(
-        loader=PackageLoader("ost.recognition", ""),
+        loader=ChoiceLoader([PackageLoader(package, "") for package in (*packages, "ost.recognition")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -131,27 +147,29 @@ def render_page(prediction: Prediction) -> str:
     )
     environment.filters["percent"] = _percent
     environment.filters["number"] = _number
-    page = environment.get_template("page.html.j2").render(
-        prediction=prediction,
-        name=PurePath(prediction.path).name or prediction.path,
-        version=version("ost-video"),
-        pictures=pictures,
-        sheet=len(pictures) > SHEET,
-        every=2 if max(len(picture.short) for picture in pictures) > 4 and len(pictures) > 2 * SHEET else 1,
-        timed=timed,
-        aspect=prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1],
-        panels=_panels(prediction),
-        levels=2 * STEPS + 1,
-        view={"count": views, "clips": prediction.frames.clips, "crops": crops, "clip": clip, "crop": crop},
-    )
-    # A path may hold bytes that are no UTF-8; Python carries them as lone surrogates.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return environment
 
 
-def _pictures(prediction: Prediction, start: int, timed: bool) -> list[Picture]:
-    """The frames of the clip that begins at `start`, those that the central view has."""
+def style_of(strips: Sequence[Sequence[Picture]], aspect: float) -> dict[str, object]:
+    """What the style sheet wants to know of a page with these strips of pictures, whose width is `aspect` heights."""
+    longest = max(map(len, strips), default=1)
+    widest = max((len(picture.short) for strip in strips for picture in strip), default=0)
+    return {
+        "T": longest,
+        "sheet": longest > SHEET,
+        "every": 2 if widest > 4 and longest > 2 * SHEET else 1,
+        "aspect": aspect,
+        "levels": 2 * STEPS + 1,
+    }
+
+
+def central_pictures(prediction: Prediction) -> list[Picture]:
+    """The frames of the middle clip, those that the central view has."""
     embeddings = prediction.embeddings
-    present = [True] * embeddings.values.shape[1]
+    views, length, _ = embeddings.values.shape
+    start = prediction.central_view // max(1, views // prediction.frames.clips) * length
+    timed = not any(map(math.isnan, prediction.frames.times))
+    present = [True] * length
     if embeddings.mask is not None:
         present = embeddings.mask[prediction.central_view].tolist()
     chosen = [start + t for t, there in enumerate(present) if there]
@@ -175,6 +193,12 @@ def _jpeg(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def panel_of(prediction: Prediction, name: str, rival: str) -> Panel:
+    """Evidence for a class against another."""
+    score = next(score for score in prediction.classes if score.name == name)
+    return _panel(score, _evidence(prediction, name), _evidence(prediction, rival))
 
 
 def _panels(prediction: Prediction) -> list[Panel]:

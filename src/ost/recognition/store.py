@@ -1,12 +1,21 @@
-"""Frame embeddings of clips, kept on disk: a clip passes through the towers once per weights and sampling."""
+"""Frame embeddings of clips, kept on disk: a clip passes through the towers once per weights and sampling.
+
+Each pair of weights and views has a folder of shards, safetensors files of some clips each. The index of a shard is
+in its header, so that the two are written together and cannot contradict each other.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +24,14 @@ from ost.backbones.base import Backbone
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
 from ost.recognition.embed import embed_frames
-from ost.types import FrameEmbeddings
+from ost.types import FrameEmbeddings, Frames
 from ost.video.decode import MIN_DECODED, Sampling, decode
+from ost.video.folder import frame_images
 from ost.video.transform import view_preprocess
 
-LAYOUT = "1"
+LAYOUT = "2"
+SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
+SHARD_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,13 @@ class Views:
     crops: int = 1
     sampling: Sampling = "uniform"
     min_decoded: float = MIN_DECODED
+
+
+class _Fetched(NamedTuple):
+    """What is there of a video: its embeddings if they are kept, else its frames, or why there are none."""
+
+    identity: str | None
+    found: FrameEmbeddings | Frames | VideoError
 
 
 def stored_embeddings(
@@ -45,13 +64,14 @@ def stored_embeddings(
         paths: the videos, each a file or a folder of frame images.
         views: what to look at.
     """
+    store = _Store(backbone, views)
 
-    def fetch(path: str | Path) -> FrameEmbeddings | VideoError | object:
-        place = _place(backbone, Path(path), views)
-        if (kept := _read(place, getattr(backbone, "device", "cpu"))) is not None:
-            return kept
+    def fetch(path: str | Path) -> _Fetched:
+        identity = _identity(Path(path))
+        if kept := store.get(identity):
+            return _Fetched(identity, kept)
         try:
-            return decode(
+            frames = decode(
                 path,
                 frames=views.frames,
                 clips=views.clips,
@@ -60,23 +80,21 @@ def stored_embeddings(
                 min_decoded=views.min_decoded,
             )
         except VideoError as error:
-            return error
+            return _Fetched(identity, error)
+        return _Fetched(identity, frames)
 
-    with ThreadPoolExecutor(1, "decode") as pool:
+    with contextlib.closing(store), ThreadPoolExecutor(1, "decode") as pool:
         coming = [pool.submit(fetch, path) for path in paths[:1]]
-        for i, path in enumerate(paths):
-            found = coming.pop().result()
+        for i in range(len(paths)):
+            identity, found = coming.pop().result()
             coming += [pool.submit(fetch, after) for after in paths[i + 1 : i + 2]]
-            if isinstance(found, FrameEmbeddings | VideoError):
-                yield found
-                continue
-            try:
-                embedded = embed_frames(backbone, found, views.crops)  # pyright: ignore[reportArgumentType]
-            except VideoError as error:
-                yield error
-                continue
-            _write(_place(backbone, Path(path), views), embedded)
-            yield embedded
+            if isinstance(found, Frames):
+                try:
+                    found = embed_frames(backbone, found, views.crops)
+                    store.put(identity, found)
+                except VideoError as error:
+                    found = error
+            yield found
 
 
 def stacked(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
@@ -102,40 +120,91 @@ def _features(part: FrameEmbeddings) -> Tensor:
     return part.features
 
 
-def _place(backbone: Backbone, path: Path, views: Views) -> Path | None:
-    """Where the embeddings of a file as it is now are kept; None where it cannot be told, as for a folder."""
-    try:
-        stat = path.stat()
-        if not path.is_file():
+class _Store:
+    """The shards of one pair of weights and views. What cannot be written is only embedded again next time."""
+
+    def __init__(self, backbone: Backbone, views: Views) -> None:
+        key = text_hash(LAYOUT, backbone.weights_hash, backbone.precision, f"{backbone.preprocess} {views}")
+        self._folder = cache_folder() / "embeddings" / key
+        self._device: Any = getattr(backbone, "device", "cpu")
+        self._where: dict[str, tuple[Path, int]] = {}
+        self._waiting: dict[str, FrameEmbeddings] = {}
+        self._since = time.monotonic()
+        self._open = lru_cache(16)(_opened)  # clips come in the order in which they were kept
+        for shard in sorted(self._folder.glob("*.safetensors")):
+            self._where |= {identity: (shard, row) for row, identity in enumerate(_index(shard))}
+
+    def get(self, identity: str | None) -> FrameEmbeddings | None:
+        """The embeddings of a file as it is now, on the backbone's device; None if they are not kept."""
+        from safetensors import SafetensorError
+
+        if identity is None or identity not in self._where:
+            return self._waiting.get(identity or "")
+        shard, row = self._where[identity]
+        try:
+            file = self._open(shard)
+            tensors = {name: file.get_slice(name)[row].to(self._device) for name in file.keys()}  # noqa: SIM118
+            return FrameEmbeddings(tensors["values"], tensors["norms"], features=tensors.get("features"))
+        except (SafetensorError, KeyError, OSError):  # damaged: embed it again
             return None
-        identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+    def put(self, identity: str | None, embedded: FrameEmbeddings) -> None:
+        """Keep embeddings, on disk a little later."""
+        if identity is None:
+            return
+        self._waiting[identity] = embedded
+        if len(self._waiting) >= SHARD or time.monotonic() - self._since > SHARD_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Write what waits as a shard."""
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        written, self._since = dict(self._waiting), time.monotonic()
+        if not written:
+            return
+        columns = [(e.values, e.norms, e.features) for e in written.values()]
+        tensors = {
+            name: torch.stack([tensor.cpu() for tensor in column if tensor is not None])
+            for name, column in zip(("values", "norms", "features"), zip(*columns, strict=True), strict=True)
+            if column[0] is not None
+        }
+        shard = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        with contextlib.suppress(OSError, SafetensorError), atomic(shard) as temporary:
+            save_file(tensors, temporary, metadata={"clips": json.dumps(list(written))})
+            self._where |= {identity: (shard, row) for row, identity in enumerate(written)}
+        self._waiting = {}
+
+
+def _opened(shard: Path) -> Any:
+    from safetensors import safe_open
+
+    return safe_open(shard, framework="pt")
+
+
+def _index(shard: Path) -> list[str]:
+    """The clips of a shard; a damaged one is removed."""
+    from safetensors import SafetensorError
+
+    try:
+        clips: list[str] = json.loads((_opened(shard).metadata() or {})["clips"])
+    except OSError:
+        return []
+    except (SafetensorError, KeyError, ValueError):
+        with contextlib.suppress(OSError):
+            shard.unlink()
+        return []
+    return clips
+
+
+def _identity(path: Path) -> str | None:
+    """A hash of where a video is and of its state; None where it cannot be told."""
+    try:
+        files = frame_images(path) if path.is_dir() else [path]
+        states = [(file.name, file.stat()) for file in files]
     except OSError:
         return None
-    what = f"{backbone.preprocess} {views}"
-    key = text_hash(LAYOUT, backbone.weights_hash, backbone.precision, what, identity)
-    return cache_folder() / "embeddings" / key[:2] / f"{key}.safetensors"
-
-
-def _write(place: Path | None, embedded: FrameEmbeddings) -> None:
-    from safetensors.torch import save_file
-
-    if place is None:
-        return
-    named = {"values": embedded.values, "norms": embedded.norms, "features": embedded.features}
-    tensors = {name: t.contiguous().cpu() for name, t in named.items() if t is not None}
-    # What cannot be kept is only embedded again next time.
-    with contextlib.suppress(OSError), atomic(place) as temporary:
-        save_file(tensors, temporary)
-
-
-def _read(place: Path | None, device: torch.device | str) -> FrameEmbeddings | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if place is None or not place.is_file():
-        return None
-    try:
-        tensors = {name: tensor.to(device) for name, tensor in load_file(place).items()}
-        return FrameEmbeddings(tensors["values"], tensors["norms"], features=tensors.get("features"))
-    except (SafetensorError, KeyError, OSError):  # damaged: embed it again
-        return None
+    return text_hash(
+        str(path.resolve()), *(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,27 +12,42 @@ from torch.nn.functional import interpolate
 from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 
-CROPS = (1, 3)
+CROPS = (1, 3, 5, 10)
+
+
+class _Place(NamedTuple):
+    """Where a crop lies: shares of the room that it leaves, `down` from the top and `right` from the left."""
+
+    down: float
+    right: float
+    mirrored: bool = False
+
+
+_CENTRE = _Place(0.5, 0.5)
+_CORNERS = tuple(_Place(down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
 
 
 def transform(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
     """Tower input, one view per clip and crop.
 
     One crop is the centre of the frame after `preprocess.resize`; three are spread along the long side of
-    a frame whose short side was resized to `preprocess.size`. Frames that the decoder scaled already are
-    not resized again.
+    a frame whose short side was resized to `preprocess.size`. Five are the corners and the centre of the frame
+    resized as for one crop, and ten are those and then the five of the mirrored frame, in the order of torchvision's
+    `five_crop` and `ten_crop`; where that resize leaves no room along the short side, corners coincide in pairs.
+    Frames that the decoder scaled already are not resized again.
 
     Args:
         frames: T = clips x frames-a-clip frames.
         preprocess: what the weights were trained with.
-        crops: 1 or 3.
+        crops: 1, 3, 5 or 10.
 
     Returns:
         fp32 [clips * crops, frames a clip, 3, size, size], normalised; views of one clip are adjacent.
     """
     target = view_preprocess(preprocess, crops)
     pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), target)
-    views = torch.stack([_crop(pixels, target.size, place) for place in _places(crops)])
+    height, width = pixels.shape[-2:]
+    views = torch.stack([_crop(pixels, target.size, place) for place in _places(crops, tall=height > width)])
     views = normalise(views, target)
     views = views.unflatten(1, (frames.clips, -1)).transpose(0, 1)
     return views.flatten(0, 1).contiguous()
@@ -45,12 +61,30 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:
-    """`preprocess` as it holds for that many crops: several crops resize the short side to `size` itself."""
+    """`preprocess` as it holds for that many crops: three resize the short side to `size` itself.
+
+    Raises:
+        UsageError: there are no views of so many crops, or none of several for these weights.
+    """
+    check_crops(crops)
+    if crops > 1 and preprocess.resize is None:
+        raise UsageError(
+            f"these weights see the whole frame at once, which leaves nothing for {crops} crops; "
+            "use one crop, e.g. --views 4x1"
+        )
+    return replace(preprocess, resize=preprocess.size) if crops == 3 else preprocess
+
+
+def check_crops(crops: int) -> None:
+    """Raise UsageError unless views can have that many crops."""
     if crops not in CROPS:
-        raise UsageError(f"views can have 1 or 3 crops, not {crops}")
-    if crops == 1 or preprocess.resize is None:
-        return preprocess
-    return replace(preprocess, resize=preprocess.size)
+        *others, last = map(str, CROPS)
+        raise UsageError(f"views can have {', '.join(others)} or {last} crops, not {crops}")
+
+
+def central_crop(crops: int) -> int:
+    """Which of that many crops is the centre of the frame, not mirrored."""
+    return _places(crops).index(_CENTRE)
 
 
 def resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -69,15 +103,21 @@ def resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     return resized.round().clamp(0, 255)
 
 
-def _places(crops: int) -> tuple[float, ...]:
-    return (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
+def _places(crops: int, *, tall: bool = False) -> tuple[_Place, ...]:
+    """The crops of a frame in the order of its views."""
+    check_crops(crops)
+    if crops == 1:
+        return (_CENTRE,)
+    if crops == 3:
+        return tuple(_Place(along, 0.5) if tall else _Place(0.5, along) for along in (0.0, 0.5, 1.0))
+    five = (*_CORNERS, _CENTRE)
+    # The top left of the mirrored frame comes from the top right, and so on.
+    return five if crops == 5 else (*five, *(_Place(down, 1 - right, True) for down, right, _ in five))
 
 
-def _crop(pixels: Tensor, size: int, place: float) -> Tensor:
-    """A size x size crop: `place` is 0..1 along the long side, the short side is centred."""
+def _crop(pixels: Tensor, size: int, place: _Place) -> Tensor:
+    """The size x size crop at a place."""
     height, width = pixels.shape[-2:]
-    if height > width:
-        top, left = int((height - size) * place), (width - size) // 2
-    else:
-        top, left = (height - size) // 2, int((width - size) * place)
-    return pixels[..., top : top + size, left : left + size]
+    top, left = int((height - size) * place.down), int((width - size) * place.right)
+    crop = pixels[..., top : top + size, left : left + size]
+    return crop.flip(-1) if place.mirrored else crop
