@@ -7,10 +7,11 @@ Costs are estimates from the operations that the towers need, at 40% of what an 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ost.archives import is_archive
 from ost.catalog import Catalog
 from ost.datasets.catalog import BENCHMARKS, class_names
 from ost.descriptors.spec import Spec, resolve
@@ -92,7 +93,7 @@ def prepare(
         found.clips, held_out.clips, classes, picked, config.seed, found.missing + held_out.missing
     )
     task.check_missing(config.max_unreadable)
-    return config, task
+    return config, replace(task, notices=found.notices + held_out.notices)
 
 
 def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:
@@ -106,8 +107,10 @@ def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, t
         return own_clips(sources.videos, sources.manifest, names), names
     if recipe.train:
         return listed_clips(benchmark, split, sources.videos), names
-    if sources.videos and (sources.videos / "train").is_dir():
-        return own_clips(sources.videos / "train", None), names
+    for train in ("train", "train.tar") if sources.videos else ():
+        place = Path(sources.videos or "", train)
+        if place.is_dir() or is_archive(place):
+            return own_clips(place, None), names
     raise UsageError(
         f"the training list of {benchmark.title} is too long to come with the package; give the official list "
         "with --manifest and --videos, or a folder train/CLASS/ below --videos"
@@ -115,7 +118,7 @@ def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, t
 
 
 def _held_out(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> Found:
-    if sources.held_out and sources.held_out.is_dir():
+    if sources.held_out and (sources.held_out.is_dir() or is_archive(sources.held_out)):
         return own_clips(sources.held_out, None)
     if sources.held_out:
         return own_clips(sources.videos, sources.held_out, names, "test")

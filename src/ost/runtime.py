@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ost.errors import UsageError
@@ -68,7 +69,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together; one alone needs no process group.
+    """The processes that work together; one alone needs no process group.
 
     Attributes:
         rank: which one this is, 0 to world - 1.
@@ -124,11 +125,12 @@ class Ranks:
 
 
 @contextmanager
-def join_ranks(device: str = "auto") -> Generator[tuple[Ranks, str]]:
+def join_ranks(device: str = "auto", patience: timedelta | None = None) -> Generator[tuple[Ranks, str]]:
     """The ranks that torchrun started, and the device of this one; one rank where it did not.
 
     Args:
         device: as for `resolve_device`; "auto" and "cuda" take the GPU of this process's number on its machine.
+        patience: how long ranks wait for one another; torch's own by default.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -141,7 +143,7 @@ def join_ranks(device: str = "auto") -> Generator[tuple[Ranks, str]]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size()), str(chosen)
     finally:

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ost.archives import is_archive, members
 from ost.datasets.catalog import Benchmark, read_split
 from ost.datasets.folder import labelled_folder
 from ost.datasets.lists import Part, read_list
 from ost.datasets.locate import locate_all
 from ost.datasets.manifest import Clip, is_manifest, read_manifest
 from ost.errors import UsageError
-from ost.video.find import find_videos
+from ost.video.find import search
 
 
 @dataclass(frozen=True)
 class Found:
-    """Labelled clips, and videos of a list that are not there."""
+    """Labelled clips, videos of a list that are not there, and archives that cannot be read to their end."""
 
     clips: list[Clip] = field(default_factory=list[Clip])
     missing: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 def own_clips(
@@ -32,7 +34,8 @@ def own_clips(
     """The clips that a user points at.
 
     Args:
-        videos: a folder per class; or with a list, the folder that its paths are relative to.
+        videos: a folder per class; or with a list, the folder that its paths are relative to. A .tar archive
+            counts as a folder.
         manifest: CSV with the columns path and label, or a list in a benchmark's own format.
         names: the classes that numbers in a list stand for.
         part: which clips of a list that holds both, as HMDB-51's do.
@@ -40,7 +43,7 @@ def own_clips(
     Raises:
         UsageError: neither is given, or they cannot be read.
     """
-    if videos is not None and not videos.is_dir():
+    if videos is not None and not videos.is_dir() and not is_archive(videos):
         raise UsageError(
             f"{videos}: is not a folder; --videos is a folder with a folder of videos for each class"
         )
@@ -49,13 +52,22 @@ def own_clips(
             raise UsageError(
                 "there is nothing to learn from; give --videos (a folder per class) or --manifest"
             )
-        return Found(labelled_folder(videos, find_videos([videos])))
+        found = search([videos])
+        broken = {path: members(path).trouble for path in found.unread if is_archive(path)}
+        paths = found.paths + [path for path in found.unread if path not in broken]
+        notices = tuple(f"{path}: {trouble}" for path, trouble in broken.items())
+        try:
+            return Found(labelled_folder(videos, paths), notices=notices)
+        except UsageError as error:
+            if notices:
+                raise UsageError(f"{error} ({notices[0]})") from error
+            raise
     if is_manifest(manifest):
         return Found(read_manifest(manifest, root=videos))
     if videos is None:
         raise UsageError(f"{manifest}: lists videos by name; give the folder they are in with --videos")
     located = locate_all(read_list(manifest, names, part), videos, title=str(manifest))
-    return Found(located.clips, tuple(entry.video for entry in located.missing))
+    return Found(located.clips, tuple(entry.video for entry in located.missing), located.notices)
 
 
 def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found:
@@ -71,4 +83,4 @@ def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found
     located = locate_all(
         read_split(benchmark, split), videos, title=f"{split} of {benchmark.title}", layout=benchmark.layout
     )
-    return Found(located.clips, tuple(entry.video for entry in located.missing))
+    return Found(located.clips, tuple(entry.video for entry in located.missing), located.notices)

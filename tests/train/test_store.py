@@ -84,7 +84,7 @@ def test_a_second_pass_decodes_nothing_and_gives_the_same_to_the_bit(towers, vid
     towers.features = features
     first = embed_all(towers, videos)
     assert towers.seen == 2
-    monkeypatch.setattr(store, "decode", None)
+    monkeypatch.setattr(store, "decode_views", None)
     second = embed_all(towers, videos)
     assert towers.seen == 2
     assert all(equal(a, b) for a, b in zip(first, second, strict=True))

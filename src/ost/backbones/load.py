@@ -255,6 +255,18 @@ def _scaled(preprocess: Preprocess, size: int) -> Preprocess:
     return replace(preprocess, size=size, resize=resize)
 
 
+def original_of(weights: str | Path | None, original: str | Path | None, tell: Tell) -> str:
+    """What fine-tuned weights started from: as given, or the OpenAI weights of the same sizes.
+
+    Raises:
+        UsageError: there are no fine-tuned weights, or OpenAI has none of their sizes.
+        WeightsError: a file cannot be had or read.
+    """
+    if weights is None or is_adapter(Path(weights)):
+        raise UsageError("the untuned weights are those of fine-tuned ones; name these with --weights")
+    return str(original or _openai_name(_choose(None, weights, tell).weights))
+
+
 def _openai_name(weights: Weights) -> str:
     """The OpenAI weights that a fine-tuned CLIP of these sizes started from."""
     sizes = architecture(weights)

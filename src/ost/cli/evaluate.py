@@ -1,9 +1,8 @@
-"""`ost evaluate`: labelled videos in, the numbers of a protocol out."""
+"""`ost evaluate`: labelled videos in, the numbers of a protocol out, kept so that they can be measured again."""
 
 from __future__ import annotations
 
-import json
-import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,29 +11,41 @@ import typer
 from ost.cli import options
 from ost.cli.show import (
     progress,
-    show_ablation,
+    show_comparison,
     show_failures,
+    show_measured,
     show_notices,
     show_protocols,
-    show_summary,
     stderr,
     stdout,
 )
-from ost.errors import UsageError, VideoError
+from ost.errors import UsageError
 
 if TYPE_CHECKING:
-    from ost.evaluate.run import Answer
+    from ost.evaluate.config import EvaluateConfig
+    from ost.evaluate.measure import Measured
+    from ost.runtime import Ranks
+
+PATIENCE = timedelta(days=1)  # ranks meet once, at the end, and some find their share in the store
 
 
 def evaluate(
     protocol: Annotated[
-        str, typer.Argument(help="A protocol's name, `own` for your own videos, or `list` to see all.")
-    ],
+        str | None,
+        typer.Argument(
+            help="A protocol's name; `own` for your own videos; `list` to see all; `again RUN` to measure a saved "
+            "run anew; `diff RUN RUN` to compare two."
+        ),
+    ] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of saved runs.", metavar="[RUN]...")
+    ] = None,
     videos: Annotated[
         Path | None, typer.Option(help="The root of the benchmark, or a folder of videos for each class.")
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="With `own`: CSV of path and label, or a benchmark's own list.")
+        Path | None,
+        typer.Option(help="Your own list: CSV or Parquet of path and label, or a benchmark's format."),
     ] = None,
     classes: Annotated[
         str | None,
@@ -54,81 +65,141 @@ def evaluate(
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also names, spatial, temporal and both, pooled and transported.")
     ] = False,
+    vanilla: Annotated[
+        bool,
+        typer.Option("--vanilla", help="Also the untuned CLIP that --weights started from, mean-pooled."),
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSON file for the numbers and what made them.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/PROTOCOL"),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Also write path, label and every logit to this Parquet file.")
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Measure top-1, top-5 and mean per class on labelled videos, with the published numbers beside them."""
-    from ost.evaluate.protocols import PROTOCOLS, Protocol, ask, ask_own
+    """Measure top-1, top-5 and mean per class on labelled videos, with the published numbers beside them.
 
-    out, notes = stdout(), stderr()
+    For many GPUs: torchrun --nproc-per-node N -m ost evaluate ...
+    """
+    given = runs or []
     if protocol == "list":
-        show_protocols(out, PROTOCOLS)
-        return
-    settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
-    if protocol == "own":
-        spec, questions = Protocol("", (), "own videos"), ask_own(videos, manifest, classes or "")
-    elif manifest is not None:
-        raise UsageError("a protocol has its own lists; --manifest goes with `ost evaluate own`")
+        from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
+
+        show_protocols(stdout(), {**PROTOCOLS, "own": OWN_PROTOCOL})
+    elif protocol == "diff":
+        _diff(given)
+    elif protocol == "again":
+        _again(given, output, scores)
+    elif given:
+        raise UsageError(f"{given[0]}: folders of runs go with `ost evaluate again` and `ost evaluate diff`")
+    elif protocol is None and videos is None and manifest is None:
+        raise UsageError(
+            "name a protocol (`ost evaluate list` shows them) or your own --videos or --manifest"
+        )
     else:
-        spec = PROTOCOLS.find(protocol)
-        questions = ask(spec, videos, classes or "")
+        from ost.evaluate.config import OWN, EvaluateConfig
 
+        clips, crops = options.parse_views(views)
+        config = EvaluateConfig(
+            protocol=protocol or OWN,
+            videos=videos,
+            manifest=manifest,
+            classes=classes or "",
+            backbone=backbone,
+            weights=weights,
+            blend=blend,
+            blend_with=blend_with,
+            frames=frames,
+            clips=clips,
+            crops=crops,
+            sampling=sampling.value,
+            min_decoded=min_decoded,
+            method=match.value,
+            texts=descriptors.value,
+            eps=eps,
+            ablate=ablate,
+            vanilla=vanilla,
+            device=device,
+            dtype=dtype,
+        )
+        _evaluate(config, output, scores)
+
+
+def _evaluate(config: EvaluateConfig, output: Path | None, scores: Path | None) -> None:
+    """Measure, show, save; exit code 1 if a video was lost."""
+    if _run(config, output, scores)[1]:
+        raise typer.Exit(1)
+
+
+def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tuple[Path, bool]:
+    """The folder of the new run, and whether a video was lost."""
+    from ost.evaluate.saved import new_run, save_run, save_scores
+    from ost.runtime import join_ranks
+
+    run = new_run(output, config.protocol)
+    with join_ranks(config.device, PATIENCE) as (ranks, device):
+        measured = _measure(config, ranks, device)
+        lost = measured.lost
+        if ranks.first:
+            show_failures(stderr(), lost, measured.task.videos + sum(len(a.missing) for a in measured.lists))
+            show_measured(stdout(), measured)
+            save_run(run, measured)
+            if scores is not None:
+                save_scores(scores, measured)
+            _write_page(run, measured)
+        ranks.wait()
+    return run, bool(lost)
+
+
+def _measure(config: EvaluateConfig, ranks: Ranks, device: str) -> Measured:
     from ost.backbones.load import load_backbone
-    from ost.evaluate.run import answer
-    from ost.evaluate.summary import summary
-    from ost.files import write_text
+    from ost.evaluate.measure import find_task, load, measure
 
-    tower = load_backbone(
-        backbone,
-        weights,
-        blend_ratio=blend,
-        original=blend_with,
-        device=device,
-        dtype=dtype,
-        tell=lambda line: show_notices(notes, [line]),
+    def tell(line: str) -> None:
+        if ranks.first:
+            show_notices(stderr(), [line])
+
+    task = find_task(config)
+    backbone, original = load(config, device, tell)
+    untuned = (
+        load_backbone(None, original, device=device, dtype=config.dtype, tell=tell) if original else None
     )
-    started = time.perf_counter()
-    total = len({str(clip.path) for question in questions for clip in question.clips})
-    with progress("evaluating", total) as advance:
-        answers = answer(tower, questions, settings, advance)
-    seconds = time.perf_counter() - started
-    show_notices(notes, [line for q in questions for line in q.pack.notices] + tower.notices)
-    lost = _lost(answers)
-    show_failures(notes, lost, total + sum(len(a.missing) for a in answers))
-    if not all(len(answer.paths) for answer in answers):
-        raise UsageError("a list has no video that can be read; there is nothing to count")
-    found = summary(answers, harmonic=spec.combine == "harmonic")
-    show_summary(out, found, spec.published)
-    out.print(f"{total} videos in {seconds:.1f} s, {total / seconds:.1f} a second")
-    if ablate:
-        from ost.evaluate.ablation import ablation
+    share = task.videos // ranks.world if ranks.first else 0
+    with progress("evaluating", share) as advance:
+        measured = measure(task, backbone, untuned, ranks=ranks, advance=advance)
+    if ranks.first:
+        show_notices(stderr(), [*task.notices, *backbone.notices])
+    return measured
 
-        show_ablation(out, list(ablation(tower, questions, settings)))
-    if output is not None:
-        told = {
-            "protocol": protocol,
-            "backbone": tower.name,
-            "weights": tower.weights_hash,
-            "precision": tower.precision,
-            "packs": {q.title: q.pack.hash for q in questions},
-            "settings": vars(settings),
-            "seconds": seconds,
-            "numbers": found.as_dict(),
-            "by_class": {a.title: a.by_class() for a in answers},
-            "lost": {failure.path: failure.cause for failure in lost},
-        }
-        write_text(output, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+
+def _write_page(run: Path, measured: Measured) -> None:
+    from ost.evaluate.page import save_page
+    from ost.evaluate.saved import PAGE
+
+    with progress("drawing", 0):
+        save_page(run / PAGE, measured)
+    stdout().print(f"saved: {run}, page: {run / PAGE}", markup=False)
+
+
+def _again(runs: list[Path], output: Path | None, scores: Path | None) -> None:
+    from ost.evaluate.saved import load_run
+
+    if len(runs) != 1:
+        raise UsageError("`ost evaluate again` measures one saved run; give its folder")
+    before = load_run(runs[0])
+    run, lost = _run(before.config, output, scores)
+    _diff([runs[0], run])
     if lost:
         raise typer.Exit(1)
 
 
-def _lost(answers: list[Answer]) -> list[VideoError]:
-    """Videos that were not scored, each once."""
-    causes = {path: cause for answer in answers for path, cause in answer.unreadable.items()}
-    missing = dict.fromkeys(video for answer in answers for video in answer.missing)
-    return [VideoError(path, cause) for path, cause in causes.items()] + [
-        VideoError(video, "is in the list and not there") for video in missing
-    ]
+def _diff(runs: list[Path]) -> None:
+    from ost.evaluate.compare import compare
+    from ost.evaluate.saved import load_run
+
+    if len(runs) != 2:
+        raise UsageError("`ost evaluate diff` compares two saved runs; give their folders")
+    a, b = (load_run(run) for run in runs)
+    show_comparison(stdout(), compare(a, b), runs[0], runs[1])

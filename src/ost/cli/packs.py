@@ -22,11 +22,12 @@ from ost.cli.show import (
 from ost.descriptors.pack import Pack, save_pack
 from ost.descriptors.shipped import shipped, shipped_pack, whole_packs
 from ost.descriptors.spec import import_authors, resolve
-from ost.errors import UsageError
+from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     from ost.backbones.base import Backbone
-    from ost.evaluate.labelled import Accuracy
+    from ost.evaluate.run import Answer
+    from ost.evaluate.ways import Way
 
 packs_app = typer.Typer(no_args_is_help=True, help="Descriptor packs: list, show, check, import.")
 SpecArgument = Annotated[str, typer.Argument(help="A shipped pack, a pack file, or any other SPEC.")]
@@ -102,28 +103,37 @@ def check(
     ]
     show_reports(stdout(), reports, tower.name, pairs)
     show_notices(notes, [line for pack in packs for line in pack.notices])
-    found = _score(tower, packs[0], clips, dataset, only_labelled, frames) if clips else None
+    found = _score(tower, packs[0], clips, dataset, only_labelled, frames) if clips else {}
+    lost: list[VideoError] = []
     if found:
+        one = next(iter(found.values()))
+        lost = [VideoError(path, cause) for path, cause in one.unreadable.items()]
+        show_failures(notes, lost, len(one.paths) + len(lost))
+        if not one.paths:
+            raise UsageError(f"{clips}: none of its videos can be read; there is nothing to count")
         show_accuracy(stdout(), found)
-        show_failures(notes, list(found.failures), found.clips + len(found.failures))
     if picture:
         save_picture(reports[0], picture, found)
         stdout().print(Text(f"picture: {picture}"))
-    if any(report.faults for report in reports) or (found and found.failures):
+    if any(report.faults for report in reports) or lost:
         raise typer.Exit(1)
 
 
 def _score(
     tower: Backbone, pack: Pack, clips: Path, dataset: str | None, only_labelled: bool, frames: int
-) -> Accuracy:
+) -> dict[Way, Answer]:
     from ost.datasets.manifest import read_manifest
-    from ost.evaluate.labelled import accuracy, of_labels
-    from ost.recognition.recognizer import Recognizer, Settings
+    from ost.evaluate.run import Question, answer
+    from ost.evaluate.ways import ablation
+    from ost.recognition.recognizer import Settings
 
     rows = read_manifest(clips, dataset)
-    classes = of_labels(pack, rows, only_labelled=only_labelled)
+    labelled = pack.select(dict.fromkeys(clip.label for clip in rows))
+    question = Question(str(clips), labelled if only_labelled else pack, rows)
+    ways = [way for way in ablation() if way.matched == "transport"]
     with progress("scoring clips", len(rows)) as advance:
-        return accuracy(Recognizer(tower, Settings(frames=frames)), classes, rows, advance)
+        found = answer(tower, [question], Settings(frames=frames), ways, advance=advance)
+    return {way: answers[0] for way, answers in found.items()}
 
 
 @packs_app.command("import")

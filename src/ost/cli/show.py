@@ -12,14 +12,16 @@ from rich.text import Text
 from ost.types import BOTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from ost.errors import VideoError
-    from ost.evaluate.ablation import Way
-    from ost.evaluate.labelled import Accuracy
+    from ost.evaluate.compare import Comparison
+    from ost.evaluate.measure import Measured
     from ost.evaluate.pack import PackReport
     from ost.evaluate.protocols import Protocol
-    from ost.evaluate.summary import Summary
+    from ost.evaluate.run import Answer
+    from ost.evaluate.ways import Way
     from ost.recipes import Recipe
     from ost.recognition.prediction import Prediction
 
@@ -102,17 +104,18 @@ def show_reports(console: Console, reports: list[PackReport], tower: str, pairs:
             console.print(Text(f"{r.pack.name}: {fault}", style="red"))
 
 
-def show_accuracy(console: Console, found: Accuracy) -> None:
-    """Right answers by what was matched."""
+def show_accuracy(console: Console, found: Mapping[Way, Answer]) -> None:
+    """Right answers on one list by what was matched."""
     table = Table(box=None, pad_edge=False)
     for column in ("matched", "top-1", "top-5", "right"):
         table.add_column(column, justify="left" if column == "matched" else "right")
-    total = max(1, found.clips)
-    for way, right in found.top1.items():
+    for way, own in found.items():
+        first, five = own.right(1), own.right(5)
         table.add_row(
-            way, f"{right / total:.1%}", f"{found.top5[way] / total:.1%}", f"{right} of {found.clips}"
+            way.texts, f"{first.mean():.1%}", f"{five.mean():.1%}", f"{first.sum()} of {len(first)}"
         )
-    console.print(f"\n{found.clips} clips, {found.classes} classes, chance {1 / found.classes:.1%}")
+    one = next(iter(found.values()))
+    console.print(f"\n{len(one.paths)} clips, {len(one.names)} classes, chance {1 / len(one.names):.1%}")
     console.print(table)
 
 
@@ -136,52 +139,49 @@ def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:
     console.print(table)
 
 
-def show_summary(console: Console, found: Summary, published: Mapping[str, str]) -> None:
-    """The numbers of a protocol, in percent, and the published ones under them."""
+def show_measured(console: Console, measured: Measured) -> None:
+    """The numbers of a protocol, those it is compared with, and the published ones under them."""
+    from ost.evaluate.table import table_of
+
+    told = table_of(measured)
     table = Table(box=None, pad_edge=False)
-    columns = (
-        "list",
-        "videos",
-        "classes",
-        "top-1",
-        "top-5",
-        "mean per class",
-        "mAP",
-        "missing",
-        "unreadable",
-    )
-    for column in columns:
+    for i, column in enumerate(told.columns):
+        table.add_column(column, justify="left" if i < told.texts else "right")
+    for row in told.rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for line in told.lines:
+        console.print(Text(line))
+
+
+def show_comparison(console: Console, found: Comparison, a: Path, b: Path) -> None:
+    """Two saved runs on the videos that both scored."""
+    console.print(Text(f"A: {a}\nB: {b}"))
+    table = Table(box=None, pad_edge=False)
+    for column in ("list", "videos", "A", "B", "only A right", "only B right"):
         table.add_column(column, justify="left" if column == "list" else "right")
     for row in found.rows:
-        precision = "" if row.average_precision is None else f"{row.average_precision:.1%}"
-        shares = (f"{row.top1:.1%}", f"{row.top5:.1%}", f"{row.mean_class:.1%}", precision)
-        table.add_row(
-            Text(row.title), str(row.videos), str(row.classes), *shares, str(row.missing), str(row.unreadable)
+        counts = (str(row.only_a), str(row.only_b))
+        table.add_row(Text(row.title), str(row.videos), f"{row.a:.1%}", f"{row.b:.1%}", *counts)
+    console.print(table)
+    if found.difference is None:
+        console.print("they share no video")
+    elif found.same:
+        console.print("every logit is the same to the bit")
+    else:
+        console.print(
+            f"top-1 of B less A {100 * found.difference.mean:+.1f} points "
+            f"(95% interval {100 * found.difference.low:+.1f} to {100 * found.difference.high:+.1f}, "
+            f"p = {found.p:.2g})"
         )
-    console.print(table)
-    spread = "" if found.spread is None else f" ± {100 * found.spread:.1f}"
-    mean = f"{100 * found.top1.mean:.1f}{spread}"
-    console.print(
-        f"top-1 {mean} (95% interval {100 * found.top1.low:.1f} to {100 * found.top1.high:.1f}), "
-        f"top-5 {100 * found.top5:.1f}, mean per class {100 * found.mean_class:.1f}"
-    )
-    if found.harmonic is not None:
-        console.print(f"harmonic mean of base and novel {100 * found.harmonic:.1f}")
-    for who, number in published.items():
-        console.print(Text(f"published, {who}: {number}"))
-
-
-def show_ablation(console: Console, ways: Sequence[Way]) -> None:
-    """What each part of the method does, in percent."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("texts", "matched by", "top-1", "95% interval", "top-5", "mean per class"):
-        table.add_column(column, justify="left" if column in ("texts", "matched by") else "right")
-    for way in ways:
-        found = way.numbers
-        interval = f"{100 * found.top1.low:.1f} to {100 * found.top1.high:.1f}"
-        numbers = (f"{share:.1%}" for share in (found.top5, found.mean_class))
-        table.add_row(way.texts, way.matched, f"{found.top1.mean:.1%}", interval, *numbers)
-    console.print(table)
+        if found.largest is not None:
+            console.print(f"largest difference of a logit {found.largest:.2g}")
+    if found.unpaired != (0, 0):
+        console.print(f"videos that only A scored: {found.unpaired[0]}, only B: {found.unpaired[1]}")
+    for change in found.classes:
+        console.print(Text(f"  {change.a:.0%} -> {change.b:.0%} of {change.videos}  {change.name}"))
+    for key, (before, after) in found.settings.items():
+        console.print(Text(f"{key}: {before} -> {after}"))
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def train(
 def _notices(task: Task, run: Path) -> list[str]:
     from ost.train.log import has_tensorboard
 
-    lines = [*task.pack.notices]
+    lines = [*task.pack.notices, *task.notices]
     if task.missing:
         lines.append(f"{len(task.missing)} videos of the lists are not there; see {run / 'missing.txt'}")
     if not has_tensorboard():

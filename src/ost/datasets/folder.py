@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ost.archives import is_archive
 from ost.datasets.manifest import Clip
 from ost.errors import UsageError
 
 
 def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[Clip]:
-    """Videos with the name of the folder they lie in as their label, in the order of their paths.
+    """Videos with the name of the folder or .tar archive they lie in as their label, in the order of their paths.
 
     Args:
         root: the folder of folders.
@@ -24,13 +26,18 @@ def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[Clip
         UsageError: a video lies in `root` itself, or there are fewer than two classes.
     """
     clips: list[Clip] = []
+    label = cache(_label)
     for path in sorted(Path(video) for video in videos):
         if path.parent == Path(root) or path == Path(root):
             raise UsageError(f"{path}: lies in no folder of a class; sort the videos into one folder a class")
-        clips.append(Clip(path, path.parent.name))
+        clips.append(Clip(path, label(path.parent)))
     if len({clip.label for clip in clips}) < 2:
         raise UsageError(f"{root}: needs a folder of videos for each of at least two classes")
     return clips
+
+
+def _label(folder: Path) -> str:
+    return folder.stem if is_archive(folder) else folder.name
 
 
 class Picked(NamedTuple):

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ost.archives import is_archive, members
 from ost.datasets.lists import Entry, fold
 from ost.datasets.manifest import Clip
 from ost.errors import UsageError
@@ -21,7 +22,13 @@ _LAYOUT = {
     *("train", "training", "val", "valid", "validation", "test", "testing"),
     *("tiny", "short", "small", "resized", "compress", "compressed", "p"),
 }
+# Further words of archives that hold a data set or a part of it: `UCF-101`, `k400_val`, `part_0`.
+_SETS = _LAYOUT | {
+    *("hmdb", "ucf", "kinetics", "k", "activitynet", "activity", "net", "anet", "something", "sth", "bn"),
+    *("ssv", "v", "dataset", "part", "parts", "shard", "shards", "org", "original", "archive", "all", "full"),
+}
 _SUFFIX = re.compile(r"(?:_\d{2,5}x\d{2,5}|[-_.]\d{3,4}p|[-_.]short\d{2,4}|[-_.]resized)$", re.IGNORECASE)
+_TAR = re.compile(r"\.tar$", re.IGNORECASE)
 
 Rank = tuple[int, int]
 
@@ -31,6 +38,7 @@ class Located(NamedTuple):
 
     clips: list[Clip]
     missing: list[Entry]
+    notices: tuple[str, ...] = ()  # archives of which not all can be read
 
 
 class _Name(NamedTuple):
@@ -48,17 +56,22 @@ class _Place(NamedTuple):
 class Locator:
     """An index of the videos and the folders of frame images below a folder, made once.
 
-    Hidden files and folders are left out, and so is what lies behind a link to a folder or may not be read.
+    Hidden files and folders are left out, and so is what lies behind a link to a folder or may not be read. A
+    .tar archive is a folder of its name without the ending, which is that of a class or of a data set.
 
     Args:
-        root: the folder.
+        root: the folder, or an archive.
 
     Raises:
         UsageError: it is not a folder that can be read.
+
+    Attributes:
+        notices: one sentence for each archive of which not all can be read.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self.notices: list[str] = []
         self._homes: dict[str, list[str]] = {}
         self._places: dict[tuple[str, str], list[_Place]] = {}
         for place in self._walk():
@@ -113,6 +126,9 @@ class Locator:
             if error.filename == str(self.root):
                 raise UsageError(f"{self.root}: is not a folder that can be read; give the one of the videos")
 
+        if is_archive(self.root):
+            yield from self._in_archive("")
+            return
         for folder, folders, files in os.walk(self.root, onerror=failed):
             folders[:] = [name for name in folders if name[0] != "."]
             endings = {name: os.path.splitext(name)[1].lower() for name in files if name[0] != "."}  # noqa: PTH122
@@ -122,7 +138,23 @@ class Locator:
                 below = ""
             elif not videos and not IMAGE_ENDINGS.isdisjoint(endings.values()):
                 yield _Place(below, True)
-            yield from (_Place(f"{below}{os.sep}{name}" if below else name, False) for name in videos)
+            paths = {name: os.path.join(below, name) for name in endings}  # noqa: PTH118
+            yield from (_Place(paths[name], False) for name in videos)
+            for name, ending in endings.items():
+                if ending == ".tar" and is_archive(self.root / paths[name]):
+                    yield from self._in_archive(paths[name])
+
+    def _in_archive(self, below: str) -> Iterator[_Place]:
+        index = members(self.root / below)
+        if index.trouble:
+            self.notices.append(f"{self.root / below}: {index.trouble}")
+        for folder, names in index.folders.items():
+            path = "/".join(part for part in (below.replace(os.sep, "/"), folder) if part)
+            endings = {name: os.path.splitext(name)[1].lower() for name in names}  # noqa: PTH122
+            videos = [name for name, ending in endings.items() if ending in VIDEO_ENDINGS]
+            if path and not videos and not IMAGE_ENDINGS.isdisjoint(endings.values()):
+                yield _Place(path, True)
+            yield from (_Place(f"{path}/{name}" if path else name, False) for name in videos)
 
 
 def locate_all(
@@ -155,7 +187,7 @@ def locate_all(
             raise UsageError(
                 f"{hit[1]}: can be {owners[hit[1]]} or {video} of {title}; give it the path that it has in the list"
             )
-    located = Located([], [])
+    located = Located([], [], tuple(locator.notices))
     for entry in entries:
         hit = found[entry.video]
         if hit and owners[hit[1]] == entry.video:
@@ -164,8 +196,9 @@ def locate_all(
             located.missing.append(entry)
     if not located.clips:
         example = f" (such as {entries[0].video})" if entries else ""
+        broken = "".join(f" ({line})" for line in locator.notices[:1])
         raise UsageError(
-            f"none of the {len(entries)} videos of {title}{example} is below {root}; expected {layout}"
+            f"none of the {len(entries)} videos of {title}{example} is below {root}; expected {layout}{broken}"
         )
     return located
 
@@ -179,6 +212,7 @@ def _wanted(video: str) -> _Name:
 
 def _named(path: str) -> _Name:
     folder, _, name = unicodedata.normalize("NFC", path).rpartition("/")
+    name = _TAR.sub("", name)
     stem, dot, ending = name.rpartition(".")
     if not stem or f"{dot}{ending}".lower() not in VIDEO_ENDINGS:
         stem = name
@@ -195,12 +229,24 @@ def _stems(stem: str) -> set[str]:
 @lru_cache(maxsize=1 << 16)
 def _classes(folder: str) -> tuple[str, ...]:
     """The folders of a path, spelt alike, without those that only arrange a data set."""
-    return tuple(fold(part) or part for part in folder.split("/") if part and not _arranges(part))
+    parts = [_TAR.sub("", part) for part in folder.split("/") if part and not _arranges(part)]
+    return tuple(fold(part) or part for part in parts)
 
 
 def _arranges(folder: str) -> bool:
-    words = re.findall(r"[a-z]+", folder.lower())
-    return bool(words) and set(words) <= _LAYOUT and folder.isascii()
+    name = _TAR.sub("", folder)
+    words = set(re.findall(r"[a-z]+", name.lower()))
+    if not name.isascii():
+        return False
+    # `00012.tar` is a part; a class may be called by a letter or a small number.
+    of_set = name != folder and words <= _SETS and len(name) > (2 if words else 3)
+    return of_set or (bool(words) and words <= _LAYOUT)
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain(folder: str) -> str:
+    """A folder without the endings of archives in it."""
+    return "/".join(_TAR.sub("", part) for part in folder.split("/"))
 
 
 def _rank(wanted: _Name, place: _Place) -> Rank | None:
@@ -226,9 +272,10 @@ def _rank(wanted: _Name, place: _Place) -> Rank | None:
 
 
 def _distance(wanted: str, found: str) -> int:
-    if wanted == found:
+    plain = _plain(found)
+    if wanted == plain:
         return 0
-    if wanted == found.rpartition("/")[0]:
+    if wanted == plain.rpartition("/")[0]:
         return 1
     listed, there = _classes(wanted), _classes(found)
     return 2 if listed == there or listed == there[:-1] or listed[:-1] == there else 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 
 ARTICLES = frozenset({"a", "an", "the"})
@@ -35,6 +36,12 @@ def stems(text: str, without: frozenset[str] = ARTICLES) -> tuple[str, ...]:
     """
     words = re.findall(r"\w+", readable(text).casefold())
     return tuple(_stem(word) for word in words if word not in without)
+
+
+def sided(names: Iterable[str]) -> bool:
+    """Whether left and right are in class names, so that a mirrored video shows another class."""
+    words = {word for name in names for word in re.findall(r"[^\W_]+", name.casefold())}
+    return bool(words & {"left", "right", "clockwise", "counterclockwise", "anticlockwise"})
 
 
 def says(text: str, name: str) -> bool:

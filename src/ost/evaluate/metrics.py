@@ -101,3 +101,35 @@ def bootstrap(right: Sequence[Bools], seed: int = 0) -> Interval:
     )
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(float(np.mean(shares)), float(low), float(high))
+
+
+def paired_bootstrap(right: Sequence[tuple[Bools, Bools]], seed: int = 0) -> Interval:
+    """The mean over lists of the second's share of right clips less the first's, with its 95% interval.
+
+    Args:
+        right: one pair [n], [n] a list, of the same clips; they are resampled in pairs within their list.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    gains = [b.astype(int) - a.astype(int) for a, b in right]
+    drawn = np.mean([_resampled(gain, rng) for gain in gains], axis=0)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(np.mean([gain.mean() for gain in gains])), float(low), float(high))
+
+
+def _resampled(gain: Ints, rng: np.random.Generator) -> Floats:
+    """Means [RESAMPLES] of clips drawn again; of their gains only the counts of -1, 0 and 1 matter."""
+    shares = [float((gain == value).mean()) for value in (-1, 0, 1)]
+    drawn = rng.multinomial(len(gain), shares, RESAMPLES)
+    return (drawn[:, 2] - drawn[:, 0]) / len(gain)
+
+
+def sign_test(first: int, second: int) -> float:
+    """How likely a fair coin falls at least so unevenly, in either direction (exact; McNemar's test of two systems)."""
+    total, fewer = first + second, min(first, second)
+    term = 1
+    tail = 1
+    for k in range(fewer):
+        term = term * (total - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 
 from ost.errors import UsageError
-from ost.evaluate.labelled import Accuracy
 from ost.evaluate.pack import PackReport
+from ost.evaluate.run import Answer
+from ost.evaluate.ways import Way
 from ost.files import atomic
 from ost.types import Kind
 
@@ -24,8 +26,8 @@ COLOURS: dict[str, str] = {
 FORMATS = ("svg", "png", "pdf")
 
 
-def save_picture(report: PackReport, path: str | Path, accuracy: Accuracy | None = None) -> None:
-    """Draw a report with at least two classes.
+def save_picture(report: PackReport, path: str | Path, accuracy: Mapping[Way, Answer] | None = None) -> None:
+    """Draw a report with at least two classes, and what the pack does on labelled clips.
 
     Raises:
         UsageError: the file's ending names no format that can be drawn, or there is one class.
@@ -83,15 +85,16 @@ def _draw_cosines(axes: Any, report: PackReport) -> None:
 _TITLES: dict[Kind, str] = {"name": "names alone", "spatial": "spatial", "temporal": "temporal"}
 
 
-def _draw_accuracy(axes: Any, accuracy: Accuracy) -> None:
-    ways = list(accuracy.top1)
-    shares = [100 * accuracy.top1[way] / max(1, accuracy.clips) for way in ways]
+def _draw_accuracy(axes: Any, accuracy: Mapping[Way, Answer]) -> None:
+    one = next(iter(accuracy.values()))
+    ways = [way.texts for way in accuracy]
+    shares = [100 * float(found.right(1).mean()) for found in accuracy.values()]
     bars = axes.barh(ways, shares, color=[COLOURS[way] for way in ways])
     axes.bar_label(bars, fmt="%.1f%%", padding=3)
-    axes.axvline(100 / accuracy.classes, color="black", linestyle=":", label="chance")
+    axes.axvline(100 / len(one.names), color="black", linestyle=":", label="chance")
     axes.invert_yaxis()
     axes.set(
-        xlabel=f"top-1 of {accuracy.classes} classes on {accuracy.clips} clips",
+        xlabel=f"top-1 of {len(one.names)} classes on {len(one.paths)} clips",
         xlim=(0, max(shares) * 1.6 + 1),
     )
     axes.legend(frameon=False, loc="lower right")
@@ -105,12 +108,13 @@ def _draw_pairs(axes: Any, report: PackReport) -> None:
     axes.scatter(
         [pair.names for pair in found.closest], rows, color=COLOURS["name"], label="names", zorder=3, s=14
     )
-    titles = [f"{_short(pair.first)} | {_short(pair.second)}" for pair in found.closest]
+    titles = [f"{short(pair.first)} | {short(pair.second)}" for pair in found.closest]
     axes.set_yticks(rows, titles, fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="cosine", title="most confusable pairs", xlim=(0, 1))
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
 
 
-def _short(name: str, most: int = 34) -> str:
+def short(name: str, most: int = 34) -> str:
+    """A name as it fits beside an axis."""
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
 from ost.errors import VideoError
 from ost.evaluate.metrics import Bools, Floats, Ints, mean_average_precision, mean_per_class, per_class, top
+from ost.evaluate.ways import Way, way_of
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.recognizer import Settings
-from ost.recognition.store import Views, stacked, stored_embeddings
-from ost.types import ClassHead, FrameEmbeddings
+from ost.recognition.store import stacked, stored_embeddings
+from ost.runtime import Ranks
+from ost.types import ClassHead, FrameEmbeddings, Kind
+from ost.video.transform import view_preprocess
 
 AT_ONCE = 16  # videos matched together; a score does not depend on it
 
@@ -34,12 +38,14 @@ class Question:
         pack: the classes.
         clips: the videos that are there; their labels are of the pack.
         missing: those that are not.
+        notices: what the user should know of the videos, one sentence each.
     """
 
     title: str
     pack: Pack
     clips: Sequence[Clip]
     missing: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,57 +104,86 @@ def answer(
     backbone: Backbone,
     questions: Sequence[Question],
     settings: Settings,
+    ways: Sequence[Way] = (),
+    *,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     advance: Callable[[], None] = lambda: None,
-) -> list[Answer]:
-    """Score every video of every list once.
+) -> dict[Way, list[Answer]]:
+    """Score every video of every list once, in one pass of the towers, in each way.
+
+    Videos are matched in blocks that depend on the lists alone, and each rank takes whole blocks: with any number of
+    ranks the scores are the same to the bit, and all ranks return all of them.
 
     Args:
-        backbone, settings: who sees what, and how it is matched.
+        backbone: who sees.
         questions: the lists; a video of several is embedded once.
-        advance: is called after each video.
+        settings: how videos are sampled, and how they are matched where there are no `ways`.
+        ways: how they are matched.
+        ranks: the processes that share the videos.
+        advance: is called after each video of this rank.
     """
-    heads = [class_head(backbone, q.pack, settings.prompted) for q in questions]
-    paths = list(dict.fromkeys(str(clip.path) for q in questions for clip in q.clips))
-    views = Views(settings.frames, settings.clips, settings.crops, settings.sampling, settings.min_decoded)
+    view_preprocess(backbone.preprocess, settings.crops)  # refuses before all texts are embedded
+    ways = ways or (way_of(settings),)
+    kinds: list[Kind] = list(dict.fromkeys(kind for way in ways for kind in way.kinds))
+    heads = [class_head(backbone, q.pack, kinds) for q in questions]
     wanted = [{str(clip.path) for clip in q.clips} for q in questions]
-    logits: list[dict[str, Floats]] = [{} for _ in questions]
-    unreadable: dict[str, str] = {}
-    for batch in _batches(backbone, paths, views, unreadable, advance):
-        for head, own, found in zip(heads, wanted, logits, strict=True):
-            some = {path: embedded for path, embedded in batch.items() if path in own}
-            if some:
-                rows = _logits(list(some.values()), head, settings)
-                found |= {path: row.numpy() for path, row in zip(some, rows.cpu(), strict=True)}
-    return [_answer(q, found, unreadable) for q, found in zip(questions, logits, strict=True)]
+    paths = list(dict.fromkeys(str(clip.path) for q in questions for clip in q.clips))
+    blocks = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)][ranks.rank :: ranks.world]
+    found = _Scored([[{} for _ in questions] for _ in ways], {})
+    for embedded in _embedded(backbone, blocks, settings, found.unreadable, advance):
+        for q, (head, own) in enumerate(zip(heads, wanted, strict=True)):
+            some = {path: frames for path, frames in embedded.items() if path in own}
+            for w, way in enumerate(ways if some else ()):
+                logits = _logits(list(some.values()), head, way).cpu().numpy()
+                found.logits[w][q].update(zip(some, logits, strict=True))
+    found = _merged(ranks.gather(found))
+    return {
+        way: [_answer(q, own, found.unreadable) for q, own in zip(questions, logits, strict=True)]
+        for way, logits in zip(ways, found.logits, strict=True)
+    }
 
 
-def _batches(
+class _Scored(NamedTuple):
+    """Logits by way, list and path, and the cause of what could not be read, by path."""
+
+    logits: list[list[dict[str, Floats]]]
+    unreadable: dict[str, str]
+
+
+def _merged(shares: Sequence[_Scored]) -> _Scored:
+    """The shares of all ranks as one."""
+    whole, *others = shares
+    for share in others:
+        whole.unreadable.update(share.unreadable)
+        for mine, theirs in zip(whole.logits, share.logits, strict=True):
+            for own, more in zip(mine, theirs, strict=True):
+                own.update(more)
+    return whole
+
+
+def _embedded(
     backbone: Backbone,
-    paths: Sequence[str],
-    views: Views,
+    blocks: Sequence[Sequence[str]],
+    settings: Settings,
     unreadable: dict[str, str],
     advance: Callable[[], None],
 ) -> Iterator[dict[str, FrameEmbeddings]]:
-    """Embeddings by path, some videos at a time; what cannot be read is put down."""
-    batch: dict[str, FrameEmbeddings] = {}
-    for path, found in zip(paths, stored_embeddings(backbone, paths, views), strict=True):
-        advance()
-        if isinstance(found, VideoError):
-            unreadable[path] = found.cause
-            continue
-        batch[path] = found
-        if len(batch) == AT_ONCE:
-            yield batch
-            batch = {}
-    if batch:
-        yield batch
+    """Embeddings by path, block by block; what cannot be read is put down."""
+    results = stored_embeddings(backbone, [path for block in blocks for path in block], settings.views)
+    for block in blocks:
+        readable: dict[str, FrameEmbeddings] = {}
+        for path, found in zip(block, results, strict=False):
+            advance()
+            if isinstance(found, VideoError):
+                unreadable[path] = found.cause
+            else:
+                readable[path] = found
+        yield readable
 
 
-def _logits(embedded: Sequence[FrameEmbeddings], head: ClassHead, settings: Settings) -> Tensor:
+def _logits(embedded: Sequence[FrameEmbeddings], head: ClassHead, way: Way) -> Tensor:
     """[n, A] of n videos; of several views the log of the mean of their probabilities."""
-    scores = match(
-        stacked(embedded), head, method=settings.method, kinds=settings.kinds, eps=settings.eps
-    ).logits
+    scores = match(stacked(embedded), head, method=way.method, kinds=way.kinds, eps=way.weight).logits
     views = scores.unflatten(0, (len(embedded), -1))
     count = views.shape[1]
     return views[:, 0] if count == 1 else torch.log_softmax(views, -1).logsumexp(1) - math.log(count)

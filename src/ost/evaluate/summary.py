@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ost.errors import UsageError
 from ost.evaluate.metrics import Interval, bootstrap, harmonic_mean
 from ost.evaluate.run import Answer
 
@@ -20,8 +21,9 @@ class Row:
         title: of the list.
         videos, classes: how many were scored, among how many.
         top1, top5: right at the first, and among the first five.
+        interval: of top-1, 95%, over videos.
         mean_class: top-1, every class counting alike.
-        average_precision: mean over classes; None where every video has one label.
+        average_precision: mean over classes; None where every video has one label and it was not asked for.
         missing, unreadable: how many videos of the list were not there, and could not be read.
     """
 
@@ -29,6 +31,7 @@ class Row:
     videos: int
     classes: int
     top1: float
+    interval: Interval
     top5: float
     mean_class: float
     average_precision: float | None
@@ -44,7 +47,7 @@ class Summary:
         rows: of its lists.
         top1: mean over the lists with its 95% interval over videos.
         spread: sample standard deviation of top-1 over the lists; None for one list.
-        top5, mean_class: means over the lists.
+        top5, mean_class, average_precision: means over the lists; mAP None where no list has it.
         harmonic: harmonic mean of base and novel top-1; None for other protocols.
     """
 
@@ -53,6 +56,7 @@ class Summary:
     spread: float | None
     top5: float
     mean_class: float
+    average_precision: float | None
     harmonic: float | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -60,34 +64,44 @@ class Summary:
         return asdict(self)
 
 
-def summary(answers: Sequence[Answer], *, harmonic: bool = False) -> Summary:
-    """The numbers of scored lists, of which each has at least one video.
+def summary(answers: Sequence[Answer], *, harmonic: bool = False, precision: bool = False) -> Summary:
+    """The numbers of scored lists; one without a video that could be scored has no row and no part in the means.
 
     Args:
         answers: the lists.
         harmonic: whether they are base and novel classes.
+        precision: whether mAP is wanted though every video has one label.
+
+    Raises:
+        UsageError: no list has a video.
     """
-    rows = tuple(_row(answer) for answer in answers)
+    answers = [answer for answer in answers if answer.paths]
+    if not answers:
+        raise UsageError("no list has a video that can be read; there is nothing to count")
+    rows = tuple(_row(answer, precision) for answer in answers)
     shares = [row.top1 for row in rows]
+    precisions = [row.average_precision for row in rows if row.average_precision is not None]
     return Summary(
         rows,
         bootstrap([answer.right(1) for answer in answers]),
         float(np.std(shares, ddof=1)) if len(shares) > 1 else None,
         float(np.mean([row.top5 for row in rows])),
         float(np.mean([row.mean_class for row in rows])),
-        harmonic_mean(shares[0], shares[1]) if harmonic else None,
+        float(np.mean(precisions)) if precisions else None,
+        harmonic_mean(shares[0], shares[1]) if harmonic and len(shares) == 2 else None,
     )
 
 
-def _row(answer: Answer) -> Row:
+def _row(answer: Answer, precision: bool) -> Row:
     return Row(
         answer.title,
         len(answer.paths),
         len(answer.names),
         float(answer.right(1).mean()),
+        bootstrap([answer.right(1)]),
         float(answer.right(5).mean()),
         answer.mean_per_class(),
-        answer.mean_average_precision() if answer.has_several else None,
+        answer.mean_average_precision() if precision or answer.has_several else None,
         len(answer.missing),
         len(answer.unreadable),
     )

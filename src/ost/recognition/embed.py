@@ -1,11 +1,11 @@
-"""Videos -> frame embeddings; pack -> class head, encoded once per weights and prompts and kept on disk."""
+"""Videos -> frames -> frame embeddings; pack -> class head, encoded once per weights and prompts and kept on disk."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,40 @@ from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
-from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind
-from ost.video.transform import transform
+from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind, Preprocess
+from ost.video.decode import MIN_DECODED, Sampling, decode
+from ost.video.transform import transform, view_preprocess
 
 Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
 
 LAYOUT = "1"  # of the files in the cache; a new number leaves old ones unread
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is looked at of a video; see `ost.recognition.recognizer.Settings`."""
+
+    frames: int
+    clips: int = 1
+    crops: int = 1
+    sampling: Sampling = "uniform"
+    min_decoded: float = MIN_DECODED
+
+
+def decode_views(path: str | Path, preprocess: Preprocess, views: Views) -> Frames:
+    """The frames of a video's views, scaled as the weights want them.
+
+    Raises:
+        VideoError: the video cannot be used.
+    """
+    return decode(
+        path,
+        frames=views.frames,
+        clips=views.clips,
+        sampling=views.sampling,
+        preprocess=view_preprocess(preprocess, views.crops),
+        min_decoded=views.min_decoded,
+    )
 
 
 def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmbeddings:

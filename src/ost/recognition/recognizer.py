@@ -13,11 +13,11 @@ from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError, VideoError
-from ost.recognition.embed import class_head, embed_frames
+from ost.recognition.embed import Views, class_head, decode_views, embed_frames
 from ost.recognition.match import EPS, Method, match
 from ost.recognition.prediction import Prediction, rank
-from ost.types import BOTH, ClassHead, Frames, Kind, Seconds
-from ost.video.decode import MIN_DECODED, Sampling, decode
+from ost.types import BOTH, ClassHead, FrameEmbeddings, Frames, Kind, Seconds
+from ost.video.decode import MIN_DECODED, Sampling
 from ost.video.transform import check_crops, view_preprocess
 
 
@@ -57,6 +57,11 @@ class Settings:
             raise UsageError(f"eps must be positive, not {self.eps}")
 
     @property
+    def views(self) -> Views:
+        """What is looked at of a video."""
+        return Views(self.frames, self.clips, self.crops, self.sampling, self.min_decoded)
+
+    @property
     def prompted(self) -> tuple[Kind, ...]:
         """The kinds of prompts that the class head needs."""
         return ("name",) if self.method == "mean" else self.kinds
@@ -80,12 +85,20 @@ class Recognizer:
     def __repr__(self) -> str:
         return f"Recognizer({self.backbone.name!r}, {self.settings})"
 
-    def recognize(self, video: str | Path, classes: Spec, **settings: Any) -> Prediction:
+    def recognize(
+        self,
+        video: str | Path,
+        classes: Spec,
+        *,
+        embeddings: FrameEmbeddings | None = None,
+        **settings: Any,
+    ) -> Prediction:
         """Which of the classes one video shows.
 
         Args:
             video: a video file or a folder of frame images.
             classes: a pack, class names, a file, or the name of a shipped pack.
+            embeddings: of this video with these settings, where they are known already: the towers are left alone.
             settings: any of `Settings`, for this call.
 
         Raises:
@@ -93,7 +106,7 @@ class Recognizer:
             PackError: the classes cannot be used.
         """
         wanted = replace(self.settings, **settings)
-        return self._judge(self._decode(video, wanted), resolve(classes), wanted)
+        return self._judge(self._decode(video, wanted), resolve(classes), wanted, embeddings)
 
     def recognize_all(
         self, videos: Sequence[str | Path], classes: Spec, **settings: Any
@@ -126,19 +139,14 @@ class Recognizer:
         return self._heads[key]
 
     def _decode(self, video: str | Path, settings: Settings) -> Frames:
-        return decode(
-            video,
-            frames=settings.frames,
-            clips=settings.clips,
-            sampling=settings.sampling,
-            preprocess=view_preprocess(self.backbone.preprocess, settings.crops),
-            min_decoded=settings.min_decoded,
-        )
+        return decode_views(video, self.backbone.preprocess, settings.views)
 
-    def _judge(self, frames: Frames, pack: Pack, settings: Settings) -> Prediction:
+    def _judge(
+        self, frames: Frames, pack: Pack, settings: Settings, embeddings: FrameEmbeddings | None = None
+    ) -> Prediction:
         started = time.perf_counter()
         head = self.head(pack, settings)
-        embeddings = embed_frames(self.backbone, frames, settings.crops)
+        embeddings = embeddings or embed_frames(self.backbone, frames, settings.crops)
         embedded = time.perf_counter()
         scores = match(embeddings, head, method=settings.method, kinds=settings.kinds, eps=settings.eps)
         classes = rank(scores)

@@ -122,15 +122,25 @@ def render_page(prediction: Prediction) -> str:
     crops = max(1, views // prediction.frames.clips)
     clip, crop = divmod(prediction.central_view, crops)
     pictures = central_pictures(prediction)
-    page = page_environment().get_template("page.html.j2").render(
-        prediction=prediction,
-        name=PurePath(prediction.path).name or prediction.path,
-        version=version("ost-video"),
-        pictures=pictures,
-        timed=not any(map(math.isnan, prediction.frames.times)),
-        panels=_panels(prediction),
-        **style_of([pictures], prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1]),
-        view={"count": views, "clips": prediction.frames.clips, "crops": crops, "clip": clip, "crop": crop},
+    page = (
+        page_environment()
+        .get_template("page.html.j2")
+        .render(
+            prediction=prediction,
+            name=PurePath(prediction.path).name or prediction.path,
+            version=version("ost-video"),
+            pictures=pictures,
+            timed=not any(map(math.isnan, prediction.frames.times)),
+            panels=_panels(prediction),
+            **style_of([pictures], prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1]),
+            view={
+                "count": views,
+                "clips": prediction.frames.clips,
+                "crops": crops,
+                "clip": clip,
+                "crop": crop,
+            },
+        )
     )
     # A path may hold bytes that are no UTF-8; Python carries them as lone surrogates.
     return page.encode("utf-8", "replace").decode("utf-8")

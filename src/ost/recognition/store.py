@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,29 +20,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ost.archives import within
 from ost.backbones.base import Backbone
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
-from ost.recognition.embed import embed_frames
+from ost.recognition.embed import Views, decode_views, embed_frames
 from ost.types import FrameEmbeddings, Frames
-from ost.video.decode import MIN_DECODED, Sampling, decode
 from ost.video.folder import frame_images
-from ost.video.transform import view_preprocess
 
 LAYOUT = "2"
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Views:
-    """What is looked at of a video; see `ost.recognition.recognizer.Settings`."""
-
-    frames: int
-    clips: int = 1
-    crops: int = 1
-    sampling: Sampling = "uniform"
-    min_decoded: float = MIN_DECODED
 
 
 class _Fetched(NamedTuple):
@@ -71,17 +59,9 @@ def stored_embeddings(
         if kept := store.get(identity):
             return _Fetched(identity, kept)
         try:
-            frames = decode(
-                path,
-                frames=views.frames,
-                clips=views.clips,
-                sampling=views.sampling,
-                preprocess=view_preprocess(backbone.preprocess, views.crops),
-                min_decoded=views.min_decoded,
-            )
+            return _Fetched(identity, decode_views(path, backbone.preprocess, views))
         except VideoError as error:
             return _Fetched(identity, error)
-        return _Fetched(identity, frames)
 
     with contextlib.closing(store), ThreadPoolExecutor(1, "decode") as pool:
         coming = [pool.submit(fetch, path) for path in paths[:1]]
@@ -200,8 +180,9 @@ def _index(shard: Path) -> list[str]:
 
 def _identity(path: Path) -> str | None:
     """A hash of where a video is and of its state; None where it cannot be told."""
+    archive = within(path)
     try:
-        files = frame_images(path) if path.is_dir() else [path]
+        files = [archive[0]] if archive else frame_images(path) if path.is_dir() else [path]
         states = [(file.name, file.stat()) for file in files]
     except OSError:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ost.descriptors.names import sided
 from ost.errors import OstError, VideoError, first_line
 from ost.train.plan import Draw, Step
 from ost.types import Frames, Preprocess
@@ -218,5 +218,4 @@ def _start_forkserver() -> None:
 
 def flip_of(names: Sequence[str]) -> float:
     """Probability of a mirrored clip: none where left and right are in the names of the classes."""
-    words = {word for name in names for word in re.findall(r"[^\W_]+", name.casefold())}
-    return 0.0 if words & {"left", "right", "clockwise", "counterclockwise", "anticlockwise"} else 0.5
+    return 0.0 if sided(names) else 0.5

@@ -22,12 +22,14 @@ class Task:
         clips: to train on.
         held_out: to validate on; may be empty.
         missing: videos of the lists that are not there.
+        notices: what the user should know of the videos, one sentence each.
     """
 
     pack: Pack
     clips: Labelled
     held_out: Labelled
     missing: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def check_missing(self, most: float) -> None:
         """Refuse to begin without more than this share of the videos.

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ost.archives import Member
 from ost.errors import VideoError
 from ost.video.picture import MAX_PIXELS
 
@@ -29,18 +30,19 @@ TEXTS = "tty bin xbin adf idf"
 
 
 @contextmanager
-def opened(name: str, place: Path) -> Generator[tuple[InputContainer, VideoStream]]:
+def opened(name: str, place: Path | Member) -> Generator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream; FFmpeg's errors become a `VideoError`."""
     import av
     from av.error import FFmpegError
 
     limits = {"max_pixels": str(MAX_PIXELS)}
+    address, protocol = _address(place)
     try:
         with av.open(
-            f"file:{place}",
+            address,
             mode="r",
             metadata_errors="replace",
-            container_options={"protocol_whitelist": "file", "format_whitelist": _formats()},
+            container_options={**protocol, "format_whitelist": _formats()},
             options=limits,
             timeout=STUCK_SECONDS,
         ) as container:
@@ -54,6 +56,15 @@ def opened(name: str, place: Path) -> Generator[tuple[InputContainer, VideoStrea
         raise VideoError(name, f"it is not a video that can be read ({_cause(error)})") from error
     except (MemoryError, OverflowError) as error:
         raise VideoError(name, "its header asks for more memory than any video needs") from error
+
+
+def _address(place: Path | Member) -> tuple[str, dict[str, str]]:
+    """FFmpeg's name of a file or of a window of one, and the options of its protocols."""
+    if not isinstance(place, Member):
+        return f"file:{place}", {"protocol_whitelist": "file"}
+    # As options, and not in the name: there a comma or a colon of the path would count.
+    window = {"start": str(place.offset), "end": str(place.offset + place.size)}
+    return f"subfile:file:{place.archive}", {"protocol_whitelist": "subfile,file", **window}
 
 
 def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[VideoStream]]:

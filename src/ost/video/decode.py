@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from ost.archives import Member, find_member, member_folder, members, within
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import decode_packet, demuxed, good_frames, keyframe_packet, opened, packets_from
@@ -68,11 +69,11 @@ def decode(
     min_decoded: float = MIN_DECODED,
     pick: Pick | None = None,
 ) -> Frames:
-    """The sampled frames of a video file, or of a folder of frame images.
+    """The sampled frames of a video file, or of a folder of frame images; either may lie in a .tar archive.
 
     Args:
         path: a file of any container and codec that FFmpeg reads, or a folder of images in the order of
-            their numbers.
+            their numbers. In an archive it is addressed as if that were a folder: `videos.tar/run/a.avi`.
         frames: T, frames a clip.
         clips: clips a video.
         sampling: "uniform" is exact; "keyframes" takes the keyframe at or before each wanted time, which
@@ -92,13 +93,17 @@ def decode(
     started = time.perf_counter()
     chosen = pick or partial(test_indices, frames=frames, clips=clips)
     name, place = str(path), Path(path)
-    _check_readable(name, place)
-    if place.is_dir():
+    member = find_member(place)
+    if member is None:
+        _check_readable(name, place)
+    elif member.size == 0:
+        raise VideoError(name, "the archive breaks off before it")
+    if member is None and (place.is_dir() or member_folder(place) is not None):
         from ost.video.folder import read_folder
 
         result = read_folder(place, chosen, preprocess, min_decoded)
     else:
-        reader = _Reader(name, place, preprocess, min_decoded)
+        reader = _Reader(name, member or place, preprocess, min_decoded)
         result = reader.keyframes(frames, clips) if sampling == "keyframes" else reader.uniform(chosen)
     return replace(result, clips=clips, seconds=time.perf_counter() - started)
 
@@ -114,6 +119,14 @@ def _check_readable(name: str, place: Path) -> None:
             if not file.read(1):
                 raise VideoError(name, "the file is empty")
     except (FileNotFoundError, NotADirectoryError) as error:
+        if found := within(place):
+            if member_folder(place) is not None:
+                return
+            broken = members(found[0]).broken
+            cause = "there is no such file in the archive"
+            raise VideoError(
+                name, f"{cause}, of which not all can be read: {broken}" if broken else cause
+            ) from error
         raise VideoError(name, "there is no such file") from error
     except PermissionError as error:
         raise VideoError(name, "no permission to read it") from error
@@ -133,7 +146,9 @@ class _Picture(NamedTuple):
 class _Reader:
     """One file and how its frames are wanted; opens the file anew for every pass."""
 
-    def __init__(self, name: str, place: Path, preprocess: Preprocess | None, min_decoded: float) -> None:
+    def __init__(
+        self, name: str, place: Path | Member, preprocess: Preprocess | None, min_decoded: float
+    ) -> None:
         self.name = name
         self.place = place
         self.min_decoded = min_decoded

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ost.archives import Member, member_folder, members, opened, within
 from ost.errors import VideoError
 from ost.files import IMAGE_ENDINGS
 from ost.types import Frames, Preprocess
@@ -18,7 +19,9 @@ from ost.video.picture import check_size, scaled_rgb
 
 def frame_images(folder: Path) -> list[Path]:
     """The images directly in a folder, sorted so that frame_10 follows frame_9."""
-    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
+    inside = member_folder(folder)
+    files = folder.iterdir() if inside is None else (folder / name for name in inside)
+    images = (p for p in files if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
     return sorted(images, key=_natural)
 
 
@@ -39,15 +42,18 @@ def read_folder(
         images = frame_images(folder)
     except PermissionError as error:
         raise VideoError(folder, "no permission to read it") from error
+    archive, inside = within(folder), member_folder(folder) or {}
+    trouble = members(archive[0]).trouble if archive else ""
     if not images:
-        raise VideoError(folder, "the folder holds no frame images")
+        what = "archive itself" if archive and not archive[1] else "folder"
+        raise VideoError(folder, trouble or f"the {what} holds no frame images")
     left, pictures = list(images), dict[Path, np.ndarray]()
     while left:
         chosen = [left[i] for i in pick(len(left))]
         broken: set[Path] = set()
         for path in dict.fromkeys(chosen):
             if path not in pictures:
-                picture = _read_image(path, preprocess)
+                picture = _read_image(path, inside.get(path.name), preprocess)
                 if picture is None:
                     broken.add(path)
                 else:
@@ -58,6 +64,7 @@ def read_folder(
     if len(left) < max(1, min_decoded * len(images)):
         raise VideoError(folder, f"only {len(left)} of {len(images)} frame images can be read")
     notices = () if len(left) == len(images) else (f"{len(left)} of {len(images)} frame images can be read",)
+    notices = (*notices, f"of its archive: {trouble}") if trouble else notices
     stack = [pictures[left[i]] for i in pick(len(left))]
     if len({picture.shape for picture in stack}) > 1:
         raise VideoError(folder, "its frame images differ in size")
@@ -70,13 +77,13 @@ def read_folder(
     )
 
 
-def _read_image(path: Path, preprocess: Preprocess | None) -> np.ndarray | None:
+def _read_image(path: Path, member: Member | None, preprocess: Preprocess | None) -> np.ndarray | None:
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(opened(member) if member else path) as image:
                 check_size(path, *image.size)
                 return scaled_rgb(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), preprocess)
     except Exception:  # Pillow's readers raise whatever their parsing raises

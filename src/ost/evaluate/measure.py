@@ -1,0 +1,166 @@
+"""A configured evaluation, carried out: videos found, towers loaded, every way of matching scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ost.backbones.base import Backbone
+from ost.backbones.load import load_backbone, original_of
+from ost.descriptors.names import sided
+from ost.errors import UsageError, VideoError
+from ost.evaluate.config import OWN, EvaluateConfig
+from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS, Protocol, ask, ask_own
+from ost.evaluate.run import Answer, Question, answer
+from ost.evaluate.summary import Summary, summary
+from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
+from ost.runtime import Ranks
+
+Advance = Callable[[], None]
+UNTUNED = "untuned: "
+MIRRORED = 10  # crops, of which half are mirrored
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to score.
+
+    Attributes:
+        config: what was asked.
+        protocol: how the lists are counted together.
+        questions: the lists.
+    """
+
+    config: EvaluateConfig
+    protocol: Protocol
+    questions: Sequence[Question]
+
+    @property
+    def videos(self) -> int:
+        """How many videos there are, each counted once."""
+        return len({str(clip.path) for question in self.questions for clip in question.clips})
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of the videos and the classes."""
+        return [line for q in self.questions for line in (*q.notices, *q.pack.notices)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came out.
+
+    Attributes:
+        task: what was scored.
+        backbone: who saw.
+        asked: the way of matching that was asked for.
+        answers: scores by way, in the order of the lists; always with the mean-pool baseline.
+        untuned: name and mean-pool scores of the weights that tuned ones started from; None if not asked for.
+        seconds: wall clock of the pass over the videos, without the loading of weights.
+        ranks: how many processes shared it.
+    """
+
+    task: Task
+    backbone: Backbone
+    asked: Way
+    answers: dict[Way, list[Answer]]
+    untuned: tuple[str, list[Answer]] | None
+    seconds: float
+    ranks: int
+
+    @property
+    def lists(self) -> list[Answer]:
+        """The scores that were asked for."""
+        return self.answers[self.asked]
+
+    @property
+    def baseline(self) -> list[Answer] | None:
+        """The same videos by mean-pooling and names; None where that was asked for."""
+        return None if self.asked == MEAN_POOL else self.answers[MEAN_POOL]
+
+    @property
+    def lost(self) -> list[VideoError]:
+        """Videos that were not scored, each once."""
+        causes = {path: cause for found in self.lists for path, cause in found.unreadable.items()}
+        missing = dict.fromkeys(video for found in self.lists for video in found.missing)
+        return [VideoError(path, cause) for path, cause in causes.items()] + [
+            VideoError(video, "is in the list and not there") for video in missing
+        ]
+
+    def summaries(self) -> dict[str, Summary]:
+        """The numbers by what was matched and how: what was asked for first.
+
+        Raises:
+            UsageError: no video could be read.
+        """
+        found = {str(way): self._summary(answers) for way, answers in self.answers.items()}
+        if self.untuned:
+            found[f"{UNTUNED}{self.untuned[0]}"] = self._summary(self.untuned[1])
+        return found
+
+    def _summary(self, answers: Sequence[Answer]) -> Summary:
+        protocol = self.task.protocol
+        return summary(answers, harmonic=protocol.combine == "harmonic", precision=protocol.precision)
+
+
+def find_task(config: EvaluateConfig) -> Task:
+    """The videos and classes that a configuration means.
+
+    Raises:
+        UsageError: they cannot be found, or settings contradict each other.
+        PackError: the classes cannot be used.
+    """
+    if config.protocol == OWN:
+        protocol, questions = OWN_PROTOCOL, ask_own(config.videos, config.manifest, config.classes)
+    elif config.manifest is not None:
+        raise UsageError("a protocol has its own lists; --manifest goes without one, or with `own`")
+    else:
+        protocol = PROTOCOLS.find(config.protocol)
+        questions = ask(protocol, config.videos, config.classes)
+    if config.crops == MIRRORED and any(sided(question.pack.names) for question in questions):
+        raise UsageError(
+            f"{MIRRORED} crops mirror the picture, and these classes tell left from right; use 5"
+        )
+    return Task(config, protocol, questions)
+
+
+def load(config: EvaluateConfig, device: str, tell: Callable[[str], None]) -> tuple[Backbone, str | None]:
+    """The backbone of a configuration, and the name of the untuned weights where they are asked for too.
+
+    Raises:
+        UsageError, WeightsError: see `load_backbone`.
+    """
+    untuned = original_of(config.weights, config.blend_with, tell) if config.vanilla else None
+    backbone = load_backbone(
+        config.backbone,
+        config.weights,
+        blend_ratio=config.blend,
+        original=config.blend_with if config.blend is not None else None,
+        device=device,
+        dtype=config.dtype,
+        tell=tell,
+    )
+    return backbone, untuned
+
+
+def measure(
+    task: Task,
+    backbone: Backbone,
+    untuned: Backbone | None = None,
+    *,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    advance: Advance = lambda: None,
+) -> Measured:
+    """Score the videos of a task in the way that is asked for and in those it is compared with."""
+    settings, asked = task.config.settings, way_of(task.config.settings)
+    others = ablation(settings.eps) if task.config.ablate else ()
+    ways = tuple(dict.fromkeys((asked, MEAN_POOL, *others)))
+    started = time.perf_counter()
+    answers = answer(backbone, task.questions, settings, ways, ranks=ranks, advance=advance)
+    seconds = time.perf_counter() - started
+    also = None
+    if untuned is not None:
+        found = answer(untuned, task.questions, settings, (MEAN_POOL,), ranks=ranks)
+        also = untuned.name, found[MEAN_POOL]
+    return Measured(task, backbone, asked, answers, also, seconds, ranks.world)

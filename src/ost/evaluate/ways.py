@@ -1,0 +1,74 @@
+"""The ways of matching that are set against each other: which texts stand for a class, and how they meet frames."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ost.recognition.match import EPS, Method
+from ost.recognition.recognizer import Settings
+from ost.types import BOTH, Kind
+
+Texts = Literal["names", "spatial", "temporal", "both"]
+Matched = Literal["mean-pool", "mean", "transport"]
+TEXTS: tuple[Texts, ...] = ("names", "spatial", "temporal", "both")
+KINDS: dict[Texts, tuple[Kind, ...]] = {
+    "names": ("name",),
+    "spatial": ("spatial",),
+    "temporal": ("temporal",),
+    "both": BOTH,
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of matching.
+
+    Attributes:
+        texts: which prompts stand for a class; "names" is one prompt with the name alone.
+        matched: "mean-pool" averages the frames and compares them with the name, as ViFi-CLIP does; "mean" is the
+            mean of all similarities, the limit of transport at infinite eps; "transport" adds the transported score.
+        eps: entropic weight of the transport; of no effect on the others.
+    """
+
+    texts: Texts
+    matched: Matched
+    eps: float = EPS
+
+    def __str__(self) -> str:
+        return f"{self.texts}, {self.matched}"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of prompts that are matched."""
+        return KINDS[self.texts]
+
+    @property
+    def method(self) -> Method:
+        """As `match` calls it."""
+        return "mean" if self.matched == "mean-pool" else "ot"
+
+    @property
+    def weight(self) -> float:
+        """The entropic weight as `match` takes it."""
+        return math.inf if self.matched == "mean" else self.eps
+
+
+MEAN_POOL = Way("names", "mean-pool")
+
+
+def way_of(settings: Settings) -> Way:
+    """The way that settings ask for."""
+    if settings.method == "mean":
+        return MEAN_POOL
+    texts: Texts = next(texts for texts in TEXTS if set(KINDS[texts]) == set(settings.kinds))
+    return Way(texts, "mean") if settings.eps == math.inf else Way(texts, "transport", settings.eps)
+
+
+def ablation(eps: float = EPS) -> tuple[Way, ...]:
+    """Names, spatial, temporal and both, pooled and transported."""
+    ways: list[Way] = []
+    for texts in TEXTS:
+        ways += [MEAN_POOL if texts == "names" else Way(texts, "mean"), Way(texts, "transport", eps)]
+    return tuple(ways)
