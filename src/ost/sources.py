@@ -36,7 +36,7 @@ def own_clips(
     Args:
         videos: a folder per class; or with a list, the folder that its paths are relative to. A .tar archive
             counts as a folder.
-        manifest: CSV with the columns path and label, or a list in a benchmark's own format.
+        manifest: CSV or Parquet with the columns path and label, or a list in a benchmark's own format.
         names: the classes that numbers in a list stand for.
         part: which clips of a list that holds both, as HMDB-51's do.
 
@@ -49,9 +49,7 @@ def own_clips(
         )
     if manifest is None:
         if videos is None:
-            raise UsageError(
-                "there is nothing to learn from; give --videos (a folder per class) or --manifest"
-            )
+            raise UsageError("no videos are named; give --videos (a folder per class) or --manifest")
         found = search([videos])
         broken = {path: members(path).trouble for path in found.unread if is_archive(path)}
         paths = found.paths + [path for path in found.unread if path not in broken]

@@ -8,12 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-import ost
 from ost.backbones.minilm import MiniLM
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
-from ost.errors import PackError, UsageError, VideoError
-from ost.evaluate.labelled import accuracy, of_labels
+from ost.errors import PackError, UsageError
 from ost.evaluate.pack import check_pack
 from ost.evaluate.picture import save_picture
 
@@ -150,34 +148,35 @@ def colour_pack():
     )
 
 
-def test_accuracy_is_counted_by_what_is_matched(clips):
+def score(clips, **options):
+    """What `ost packs check` counts on clips: answers by what is matched."""
+    from ost.cli.packs import _score
+
+    place = clips[0].path.parent / "scored.csv"
+    with place.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        writer.writerows([clip.path.name, clip.label] for clip in clips)
     backbone = ColourBackbone()
-    found = accuracy(ost.Recognizer(backbone, ost.Settings(frames=2)), colour_pack(), clips)
-    assert (found.clips, found.classes, found.failures) == (6, 3, ())
-    assert found.top1["spatial"] == 6
-    assert found.top1["temporal"] == 2
-    assert found.top1["names"] == 2  # all classes tie, and one of three is right
-    assert set(found.top5.values()) == {6}
+    found = _score(backbone, colour_pack(), place, None, options.get("only_labelled", False), 2)
+    return {way.texts: answer for way, answer in found.items()}, backbone
+
+
+def test_accuracy_is_counted_by_what_is_matched(clips):
+    found, backbone = score(clips)
+    right = {texts: int(answer.right(1).sum()) for texts, answer in found.items()}
+    # By names all classes tie, and one of three is right.
+    assert (right["names"], right["spatial"], right["temporal"]) == (2, 6, 2)
+    assert {answer.right(5).sum() for answer in found.values()} == {6}
+    assert all(len(answer.names) == 3 for answer in found.values())
     assert backbone.frames_seen == 2 * 6  # one pass serves every way
 
 
-def test_a_clip_that_cannot_be_used_is_named_and_the_others_are_scored(clips, tmp_path):
-    (tmp_path / "broken.mp4").write_text("no video")
-    broken = Clip(tmp_path / "broken.mp4", "ClassRed")
-    recognizer = ost.Recognizer(ColourBackbone(), ost.Settings(frames=2))
-    found = accuracy(recognizer, colour_pack(), [clips[0], broken, *clips[1:]])
-    assert (found.clips, found.top1["spatial"]) == (6, 6)
-    assert [type(failure) for failure in found.failures] == [VideoError]
-    assert "broken.mp4" in str(found.failures[0])
-
-
 def test_the_classes_can_be_those_that_some_clip_shows(clips):
-    pack = colour_pack()
-    some = of_labels(pack, clips[:4], only_labelled=True)
-    assert [item.label for item in some.classes] == ["ClassRed", "ClassGreen"]
-    assert of_labels(pack, clips[:4], only_labelled=False) is pack
+    found, _ = score(clips[:4], only_labelled=True)
+    assert found["both"].names == ("class redx", "class greenx")
     with pytest.raises(PackError, match="has no class 'ClassPink'"):
-        of_labels(pack, [Clip(clips[0].path, "ClassPink")], only_labelled=False)
+        score([Clip(clips[0].path, "ClassPink")])
 
 
 def test_the_command_scores_a_manifest(ost_command, clips, tmp_path, monkeypatch):

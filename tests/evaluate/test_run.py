@@ -1,7 +1,7 @@
-"""Protocols from the command line, on stand-in roots with the names and layouts that their lists expect."""
+"""Scores of labelled videos: those of recognition, whatever shares them out, from one pass of the towers."""
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,16 @@ import pytest
 from ost.backbones.load import load_backbone
 from ost.datasets.catalog import BENCHMARKS, class_names, read_split
 from ost.datasets.manifest import Clip
+from ost.descriptors.pack import Pack, PackClass
 from ost.descriptors.spec import resolve
 from ost.errors import UsageError
 from ost.evaluate import run as evaluate_run
-from ost.evaluate.ablation import ablation
-from ost.evaluate.metrics import harmonic_mean
 from ost.evaluate.protocols import PROTOCOLS, ask
 from ost.evaluate.run import Question, answer
 from ost.evaluate.summary import summary
+from ost.evaluate.ways import ablation
 from ost.recognition.recognizer import Recognizer, Settings
+from ost.runtime import Ranks
 
 NAMES = ["riding a bike", "playing piano", "brushing teeth", "archery"]
 
@@ -45,30 +46,10 @@ def clips(tmp_path, tiny_videos):
     return found
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_runs_on_a_root_with_the_right_names(name, ost_command, stand_in, tiny, tmp_path):
-    protocol, root = PROTOCOLS[name], tmp_path / "root"
-    benchmark = BENCHMARKS.find(protocol.benchmark)
-    placed = {split: stand_in(benchmark, split, root, 2) for split in protocol.splits}
-    file = tmp_path / "numbers.json"
-    code, out, err = ost_command(
-        *("evaluate", name, "--videos", root, "--weights", tiny, "--frames", 2, "--dtype", "fp32"), "-o", file
-    )
-    assert code == 1, err  # the rest of the list is missing
-    told = json.loads(file.read_text(encoding="utf-8"))
-    for split, row in zip(protocol.splits, told["numbers"]["rows"], strict=True):
-        there = {e.video for s in placed.values() for e in s} & {
-            e.video for e in read_split(benchmark, split)
-        }
-        assert (row["title"], row["videos"]) == (split, len(there))
-        assert row["videos"] + row["missing"] == benchmark.lists[split].count
-        assert row["classes"] == len(class_names(benchmark, split))
-    assert all(f"published, {who}: {number}" in out for who, number in protocol.published.items())
-    if protocol.combine == "harmonic":
-        base, novel = (row["top1"] for row in told["numbers"]["rows"])
-        assert told["numbers"]["harmonic"] == pytest.approx(harmonic_mean(base, novel))
-        assert "harmonic mean of base and novel" in out
-    assert "is in the list and not there" in err
+def asked(backbone, questions, settings):
+    """The scores in the way that settings ask for."""
+    (found,) = answer(backbone, questions, settings).values()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -76,7 +57,7 @@ def test_every_protocol_runs_on_a_root_with_the_right_names(name, ost_command, s
 )
 def test_scores_are_those_of_recognition(backbone, clips, views):
     settings, pack = Settings(frames=2, **views), resolve(NAMES)
-    (found,) = answer(backbone, [Question("own", pack, clips)], settings)
+    (found,) = asked(backbone, [Question("own", pack, clips)], settings)
     predictions = Recognizer(backbone, settings).recognize_all([c.path for c in clips], pack)
     for row, prediction in zip(found.logits, predictions, strict=True):
         probability = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
@@ -87,9 +68,9 @@ def test_scores_are_those_of_recognition(backbone, clips, views):
 @pytest.mark.parametrize("at_once", [1, 4, 100])
 def test_scores_do_not_depend_on_how_many_are_matched_together(backbone, clips, monkeypatch, at_once):
     question = Question("own", resolve(NAMES), clips)
-    (expected,) = answer(backbone, [question], Settings(frames=2))
+    (expected,) = asked(backbone, [question], Settings(frames=2))
     monkeypatch.setattr(evaluate_run, "AT_ONCE", at_once)
-    (found,) = answer(backbone, [question], Settings(frames=2))
+    (found,) = asked(backbone, [question], Settings(frames=2))
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     assert found.paths == expected.paths
 
@@ -99,53 +80,27 @@ def test_a_video_of_several_lists_passes_the_towers_once(tiny, clips):
     seen, embed = [], backbone.embed_clips
     backbone.embed_clips = lambda pixels: seen.append(len(pixels)) or embed(pixels)
     questions = [Question("a", resolve(NAMES), clips), Question("b", resolve(NAMES[:3]), clips[:5])]
-    first = answer(backbone, questions, Settings(frames=2))
+    first = asked(backbone, questions, Settings(frames=2))
     assert len(seen) == 9 and [len(a.paths) for a in first] == [9, 5]
-    again = answer(backbone, questions, Settings(frames=2, eps=1.0, kinds=("spatial",)))
+    again = asked(backbone, questions, Settings(frames=2, eps=1.0, kinds=("spatial",)))
     assert len(seen) == 9, "the second pass is from the store"
     assert not np.allclose(first[0].logits, again[0].logits)
 
 
-def test_missing_and_broken_videos_are_named_and_the_others_unchanged(ost_command, tiny, clips, tmp_path):
-    root = tmp_path / "clips"
-
-    def numbers():
-        file = tmp_path / "numbers.json"
-        code, _, err = ost_command(
-            *("evaluate", "own", "--videos", root, "--weights", tiny, "--frames", 2, "-o", file)
-        )
-        return code, err, json.loads(file.read_text(encoding="utf-8"))
-
-    code, _, before = numbers()
-    assert code == 0 and before["numbers"]["rows"][0]["videos"] == 9
-    (root / NAMES[0] / "broken.mp4").write_bytes(b"no video")
-    (root / NAMES[1] / "empty.avi").touch()
-    code, err, after = numbers()
-    assert code == 1 and "broken.mp4" in err and "empty.avi" in err and "2 of 11 videos" in err
-    assert len(after["lost"]) == 2
-    assert after["by_class"] == before["by_class"]
-    assert after["numbers"]["top1"] == before["numbers"]["top1"]
-
-
-def test_a_doubled_file_is_an_error_that_shows_both(ost_command, stand_in, tiny, tmp_path):
-    root, benchmark = tmp_path / "root", BENCHMARKS.find("hmdb51")
-    entry = stand_in(benchmark, "val1", root, 1)[0]
-    for copy in ("one", "two"):
-        (root / copy).mkdir()
-        shutil.copy(root / entry.video, root / copy / entry.video)
-    (root / entry.video).unlink()
-    code, _, err = ost_command("evaluate", "few-shot/hmdb51", "--videos", root, "--weights", tiny)
-    assert code == 2 and str(Path("one", entry.video)) in err and str(Path("two", entry.video)) in err
-
-
 def test_several_labels_a_video_are_counted_by_average_precision(backbone, clips):
     several = [clip._replace(others=(NAMES[3],)) if i < 4 else clip for i, clip in enumerate(clips)]
-    (found,) = answer(backbone, [Question("own", resolve(NAMES), several)], Settings(frames=2))
+    (found,) = asked(backbone, [Question("own", resolve(NAMES), several)], Settings(frames=2))
     assert found.has_several and found.truth.sum() == 13
     numbers = summary([found]).rows[0]
     assert 0 < numbers.average_precision <= 1
-    (single,) = answer(backbone, [Question("own", resolve(NAMES), clips)], Settings(frames=2))
+    (single,) = asked(backbone, [Question("own", resolve(NAMES), clips)], Settings(frames=2))
     assert summary([single]).rows[0].average_precision is None
+
+
+def test_mean_precision_is_reported_where_a_protocol_asks_for_it(backbone, clips):
+    found = asked(backbone, [Question("own", resolve(NAMES), clips)], Settings(frames=2))
+    row = summary(found, precision=True).rows[0]
+    assert row.average_precision == found[0].mean_average_precision()
 
 
 def test_the_ablation_has_every_way_from_one_pass(tiny, clips):
@@ -153,24 +108,60 @@ def test_the_ablation_has_every_way_from_one_pass(tiny, clips):
     seen, embed = [], backbone.embed_clips
     backbone.embed_clips = lambda pixels: seen.append(len(pixels)) or embed(pixels)
     questions, settings = [Question("own", resolve(NAMES), clips)], Settings(frames=2)
-    found = {(way.texts, way.matched): way.numbers for way in ablation(backbone, questions, settings)}
+    found = answer(backbone, questions, settings, ablation())
     assert len(found) == 8 and len(seen) == 9
-    assert found["both", "transport"] == summary(answer(backbone, questions, settings))
-    mean = summary(answer(backbone, questions, Settings(frames=2, method="mean")))
-    assert found["names", "mean"] == mean
+    pack = questions[0].pack
+    for way in found:
+        if way.matched == "mean-pool":
+            alone = asked(backbone, questions, replace(settings, method="mean"))
+        elif way.texts == "names":
+            bare = Pack("bare", tuple(PackClass(item.name) for item in pack.classes))
+            alone = asked(backbone, [replace(questions[0], pack=bare)], replace(settings, kinds=("spatial",)))
+        else:
+            alone = asked(backbone, questions, replace(settings, kinds=way.kinds, eps=way.weight))
+        np.testing.assert_allclose(found[way][0].logits, alone[0].logits, atol=1e-5)
 
 
-def test_the_ablation_is_shown(ost_command, tiny, clips, tmp_path):
-    code, out, err = ost_command(
-        *("evaluate", "own", "--videos", tmp_path / "clips", "--weights", tiny, "--frames", 2, "--ablate")
-    )
-    assert code == 0, err
-    rows = [line.split()[:2] for line in out.splitlines() if line.split()[1:2] in (["mean"], ["transport"])]
-    assert [" ".join(row) for row in rows] == [
-        f"{texts} {matched}"
-        for texts in ("names", "spatial", "temporal", "both")
-        for matched in ("mean", "transport")
+def test_the_towers_are_asked_once_even_where_nothing_can_be_kept(tiny, clips, monkeypatch, tmp_path):
+    (tmp_path / "cache").write_text("a file is in the way")
+    monkeypatch.setenv("OST_CACHE", str(tmp_path / "cache"))
+    backbone = load_backbone(None, tiny, device="cpu", dtype="fp32")
+    seen, embed = [], backbone.embed_clips
+    backbone.embed_clips = lambda pixels: seen.append(len(pixels)) or embed(pixels)
+    answer(backbone, [Question("own", resolve(NAMES), clips)], Settings(frames=2), ablation())
+    assert len(seen) == 9
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_shares_of_ranks_are_the_whole_to_the_bit(backbone, clips, monkeypatch, world):
+    monkeypatch.setattr(evaluate_run, "AT_ONCE", 2)
+    broken = Clip(clips[0].path.with_name("broken.mp4"), NAMES[0])
+    broken.path.write_text("no video")
+    questions = [
+        Question("a", resolve(NAMES), [clips[0], broken, *clips[1:]]),
+        Question("b", resolve(NAMES[:3]), clips[4:]),
     ]
+    whole = answer(backbone, questions, Settings(frames=2), ablation())
+    shares = []
+
+    class Rank(Ranks):
+        def gather(self, value):
+            shares.append(value)
+            return [value]
+
+    class Last(Ranks):
+        def gather(self, value):
+            return shares
+
+    for rank in range(world):
+        answer(backbone, questions, Settings(frames=2), ablation(), ranks=Rank(rank, world))
+    scored = [path for share in shares for path in share.logits[0][0]]
+    assert sorted(scored) == sorted(str(clip.path) for clip in clips), "each video once"
+    merged = answer(backbone, questions, Settings(frames=2), ablation(), ranks=Last(0, world))
+    for way, lists in whole.items():
+        for one, other in zip(lists, merged[way], strict=True):
+            assert np.array_equal(one.logits, other.logits)
+            assert (one.paths, one.unreadable) == (other.paths, other.unreadable)
 
 
 def test_lists_are_scored_among_their_own_classes(stand_in, tmp_path):
@@ -182,13 +173,30 @@ def test_lists_are_scored_among_their_own_classes(stand_in, tmp_path):
     assert not {*base.pack.names} & {*novel.pack.names}
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "half", "videos"), [("hmdb51", 51, 25, 4243), ("ucf101", 101, 50, 11213)]
+)
+def test_half_classes_are_drawn_as_text4vis_does_over_all_test_videos(
+    stand_in, tmp_path, name, classes, half, videos
+):
+    benchmark = BENCHMARKS.find(name)
+    placed = [e for split in ("val1", "val2", "val3") for e in stand_in(benchmark, split, tmp_path, 1)]
+    questions = ask(PROTOCOLS[f"half-class/{name}"], tmp_path)
+    assert len(questions) == 10
+    names = class_names(benchmark)
+    everything = {e.video: e.labels[0] for s in ("val1", "val2", "val3") for e in read_split(benchmark, s)}
+    assert len(everything) == videos
+    for seed, question in enumerate(questions):
+        np.random.seed(seed)
+        drawn = [names[i] for i in np.random.permutation(classes)[:half]]
+        assert question.pack.hash == resolve(name).select(drawn).hash
+        there = {e.video for e in placed if e.labels[0] in drawn}
+        assert {clip.path.name for clip in question.clips} == {Path(video).name for video in there}
+        wanted = sum(label in drawn for label in everything.values())
+        assert len(question.clips) + len(question.missing) == wanted
+
+
 def test_a_root_without_any_video_of_the_list_says_what_is_expected(tmp_path, tiny_videos):
     shutil.copy(tiny_videos[0], tmp_path / "other.mp4")
     with pytest.raises(UsageError, match="none of the 1530 videos of val1 of HMDB-51"):
         ask(PROTOCOLS["few-shot/hmdb51"], tmp_path)
-
-
-def test_all_protocols_are_listed(ost_command):
-    code, out, _ = ost_command("evaluate", "list")
-    assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == list(PROTOCOLS)

@@ -128,7 +128,7 @@ def _score(
     from ost.recognition.recognizer import Settings
 
     rows = read_manifest(clips, dataset)
-    labelled = pack.select(dict.fromkeys(clip.label for clip in rows))
+    labelled = pack.select(dict.fromkeys(label for clip in rows for label in (clip.label, *clip.others)))
     question = Question(str(clips), labelled if only_labelled else pack, rows)
     ways = [way for way in ablation() if way.matched == "transport"]
     with progress("scoring clips", len(rows)) as advance:

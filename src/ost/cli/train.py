@@ -27,7 +27,7 @@ def train(
         typer.Option(help="A folder of videos for each class, or the root of the benchmark or list."),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="CSV of path and label, or a benchmark's own list.")
+        Path | None, typer.Option(help="CSV or Parquet of path and label, or a benchmark's own list.")
     ] = None,
     held_out: Annotated[
         Path | None,
