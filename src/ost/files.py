@@ -40,6 +40,11 @@ def atomic(path: str | Path) -> Generator[Path, None, None]:
         raise
 
 
+def printable(text: str) -> str:
+    """The text as UTF-8 can hold it: a path's bytes that are none, which Python carries as surrogates, become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as temporary:
@@ -56,7 +61,7 @@ def text_hash(*parts: str) -> str:
     """SHA-256 of several texts, hexadecimal; no two lists of parts share a hash by running together."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode()
+        data = part.encode(errors="surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
 

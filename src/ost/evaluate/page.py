@@ -27,7 +27,7 @@ from ost.evaluate.picture import short
 from ost.evaluate.run import Answer
 from ost.evaluate.saved import record
 from ost.evaluate.table import table_of
-from ost.files import write_text
+from ost.files import printable, write_text
 from ost.recognition.recognizer import Recognizer
 from ost.recognition.report import Panel, Picture, central_pictures, page_environment, panel_of, style_of
 from ost.recognition.store import stored_embeddings
@@ -115,8 +115,7 @@ def render_page(measured: Measured) -> str:
         version=version("ost-video"),
         **style_of([one.pictures for one in every], every[0].aspect if every else 1.0),
     )
-    # A path may hold bytes that are no UTF-8; Python carries them as lone surrogates.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return printable(page)
 
 
 def _grouped(lists: Sequence[Answer]) -> list[list[int]]:
@@ -138,7 +137,7 @@ def _groups(measured: Measured) -> list[Group]:
             Group(
                 own.title,
                 len(own.paths),
-                _draw(matrix, own.names),
+                draw_matrix(matrix, own.names),
                 worst_pairs(matrix, own.names, PAIRS),
                 _classes(own, other),
             )
@@ -203,7 +202,7 @@ def _shown(measured: Measured, outcome: Outcome) -> list[Shown]:
     return found
 
 
-def _draw(matrix: Ints, names: tuple[str, ...]) -> str:
+def draw_matrix(matrix: Ints, names: tuple[str, ...]) -> str:
     """A confusion matrix as a data URI of an SVG; rows are shares of a class's videos."""
     from matplotlib import rc_context
     from matplotlib.colors import LinearSegmentedColormap

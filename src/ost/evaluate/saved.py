@@ -23,7 +23,7 @@ from ost.evaluate.config import EvaluateConfig, parse_config
 from ost.evaluate.measure import Measured
 from ost.evaluate.metrics import Bools, Floats
 from ost.evaluate.run import Answer
-from ost.files import atomic, write_text
+from ost.files import atomic, printable, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,7 @@ def save_run(folder: Path, measured: Measured) -> None:
         OSError: a file cannot be written.
     """
     save_scores(folder / SCORES, measured)
-    write_text(folder / RUN, json.dumps(record(measured), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / RUN, printable(json.dumps(record(measured), indent=2, ensure_ascii=False)) + "\n")
 
 
 def record(measured: Measured) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _column(answer: Answer, name: str) -> Floats:
 def _below(path: str, root: Path) -> str:
     """A path below the root of the videos, so that two machines call it alike; bytes that are no text are replaced."""
     relative = os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
-    return relative.replace(os.sep, "/").encode("utf-8", "replace").decode()
+    return printable(relative.replace(os.sep, "/"))
 
 
 @dataclass(frozen=True)

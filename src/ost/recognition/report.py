@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ost.backbones.catalog import CLIP_TEMPLATES, PLAIN_TEMPLATES
-from ost.files import write_text
+from ost.files import printable, write_text
 from ost.recognition.match import similarity
 from ost.types import Evidence, Kind
 
@@ -142,8 +142,7 @@ def render_page(prediction: Prediction) -> str:
             },
         )
     )
-    # A path may hold bytes that are no UTF-8; Python carries them as lone surrogates.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return printable(page)
 
 
 def page_environment(*packages: str) -> Environment:
