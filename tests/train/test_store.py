@@ -201,6 +201,16 @@ def test_a_pass_that_is_broken_off_leaves_what_it_embedded(towers, videos):
     assert equal(first, again[0])
 
 
+@pytest.mark.parametrize("decoders", [1, 3, 16])
+def test_results_keep_their_order_whatever_is_decoded_ahead(towers, videos, monkeypatch, decoders):
+    monkeypatch.setattr(store, "_decoders", lambda backbone: decoders)
+    paths = [videos[i % 2] for i in range(7)]
+    found = embed_all(towers, [*paths, "gone.mkv"])
+    assert isinstance(found.pop(), VideoError)
+    assert all(equal(result, found[i % 2]) for i, result in enumerate(found))
+    assert not equal(found[0], found[1])
+
+
 def test_clips_of_many_shards_are_found(towers, videos, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 2)
     paths = [tmp_path / f"{i}-{name.name}" for i in range(3) for name in videos]

@@ -59,12 +59,18 @@ def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmb
     Raises:
         VideoError: an embedding is not finite.
     """
-    views = transform(frames, backbone.preprocess, crops)
-    embeddings = backbone.embed_clips(views)
+    return embed_pixels(backbone, transform(frames, backbone.preprocess, crops), frames.path)
+
+
+def embed_pixels(backbone: Backbone, pixels: Tensor, path: str) -> FrameEmbeddings:
+    """Embeddings [V, T, D] of the transformed views [V, T, 3, size, size] of the video of that path.
+
+    Raises:
+        VideoError: an embedding is not finite.
+    """
+    embeddings = backbone.embed_clips(pixels)
     if not bool(torch.isfinite(embeddings.norms).all()):
-        raise VideoError(
-            frames.path, "the image tower gives numbers that are not finite for it; try --dtype fp32"
-        )
+        raise VideoError(path, "the image tower gives numbers that are not finite for it; try --dtype fp32")
     return embeddings
 
 

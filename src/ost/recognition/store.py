@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,20 +26,22 @@ from ost.archives import within
 from ost.backbones.base import Backbone
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
-from ost.recognition.embed import Views, decode_views, embed_frames
-from ost.types import FrameEmbeddings, Frames
+from ost.recognition.embed import Views, decode_views, embed_pixels
+from ost.types import FrameEmbeddings
 from ost.video.folder import frame_images
+from ost.video.transform import transform
 
 LAYOUT = "2"
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
+MOST_DECODERS = 16
 
 
 class _Fetched(NamedTuple):
-    """What is there of a video: its embeddings if they are kept, else its frames, or why there are none."""
+    """What is there of a video: its embeddings if they are kept, else its views, or why there are none."""
 
     identity: str | None
-    found: FrameEmbeddings | Frames | VideoError
+    found: FrameEmbeddings | Tensor | VideoError
 
 
 def stored_embeddings(
@@ -45,7 +49,7 @@ def stored_embeddings(
 ) -> Iterator[FrameEmbeddings | VideoError]:
     """Embeddings [V, T, D] of the views of each video, from the store where it has them.
 
-    The next clip is decoded while the towers look at this one.
+    The next clips are decoded while the towers look at this one.
 
     Args:
         backbone: whose embeddings, with features where it has such.
@@ -59,22 +63,30 @@ def stored_embeddings(
         if kept := store.get(identity):
             return _Fetched(identity, kept)
         try:
-            return _Fetched(identity, decode_views(path, backbone.preprocess, views))
+            frames = decode_views(path, backbone.preprocess, views)
+            return _Fetched(identity, transform(frames, backbone.preprocess, views.crops))
         except VideoError as error:
             return _Fetched(identity, error)
 
-    with contextlib.closing(store), ThreadPoolExecutor(1, "decode") as pool:
-        coming = [pool.submit(fetch, path) for path in paths[:1]]
-        for i in range(len(paths)):
-            identity, found = coming.pop().result()
-            coming += [pool.submit(fetch, after) for after in paths[i + 1 : i + 2]]
-            if isinstance(found, Frames):
+    ahead = _decoders(backbone)
+    with contextlib.closing(store), ThreadPoolExecutor(ahead, "decode") as pool:
+        coming = deque(pool.submit(fetch, path) for path in paths[:ahead])
+        for i, path in enumerate(paths):
+            identity, found = coming.popleft().result()
+            coming += [pool.submit(fetch, after) for after in paths[i + ahead : i + ahead + 1]]
+            if isinstance(found, Tensor):
                 try:
-                    found = embed_frames(backbone, found, views.crops)
+                    found = embed_pixels(backbone, found, str(path))
                     store.put(identity, found)
                 except VideoError as error:
                     found = error
             yield found
+
+
+def _decoders(backbone: Backbone) -> int:
+    """How many clips to decode at once: all that the cores can, unless the towers want them."""
+    on_cpu = torch.device(getattr(backbone, "device", "cpu")).type == "cpu"
+    return 1 if on_cpu else min(MOST_DECODERS, os.cpu_count() or 1)
 
 
 def stacked(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
