@@ -71,7 +71,7 @@ def check(
     backbone: Annotated[str, typer.Option(help="Whose text tower measures the classes.")] = "lite",
     weights: Annotated[str | None, typer.Option(help="Weights for it; see ost recognize.")] = None,
     clips: Annotated[
-        Path | None, typer.Option(help="CSV with the columns path and label: accuracy on labelled clips.")
+        Path | None, typer.Option(help="CSV or Parquet of path and label: accuracy on labelled clips.")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Only the clips with this in the column dataset.")

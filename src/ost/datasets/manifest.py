@@ -76,9 +76,7 @@ def read_manifest(path: str | Path, dataset: str | None = None, root: str | Path
         if "" in row.labels:
             raise UsageError(f"{where} has an empty label among its labels")
         if "\0" in row.path:
-            raise UsageError(
-                f"{where} has a path with a character 0 in it, which no file has: {row.path[:80]!r}"
-            )
+            raise UsageError(f"{where} has a character 0 in its path, which no file has: {row.path[:80]!r}")
         labels.setdefault(home / row.path, {}).update(dict.fromkeys(row.labels))
     if not labels:
         told = ", ".join(sorted(known - {""})) or "none"
@@ -150,11 +148,8 @@ def _parquet_rows(place: Path, dataset: str | None) -> Iterator[_Row]:
             if about.num_rows > MAX_ROWS:
                 raise UsageError(_too_much(place))
             columns = _checked_columns(place, about, dataset)
-            # As dictionaries: a long text that millions of rows repeat is held once, and counted before it is not.
-            flat = [column for column in columns if column != "labels"]
-            file = pq.ParquetFile(raw, metadata=about, read_dictionary=flat, pre_buffer=False)
             number = size = 0
-            for batch in file.iter_batches(BATCH, columns=columns, use_threads=False):
+            for batch in _batches(raw, about, columns):
                 found = {name: batch.column(name) for name in columns}
                 size += sum(_text_size(array) for array in found.values())
                 if number + len(batch) > MAX_ROWS or size > MAX_BYTES:
@@ -179,10 +174,22 @@ def _parquet_rows(place: Path, dataset: str | None) -> Iterator[_Row]:
         raise UsageError(f"{place}: has no rows; a manifest names a video and its label in each")
 
 
+def _batches(raw: Any, about: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """Some rows at a time, with texts as dictionaries: one that millions of rows repeat is held once."""
+    import pyarrow.parquet as pq
+
+    leaves = [about.schema.column(i).path for i in range(about.num_columns)]
+    texts = [leaf for leaf in leaves if leaf.split(".")[0] in columns]
+    file = pq.ParquetFile(raw, metadata=about, read_dictionary=texts, pre_buffer=False)
+    for group in range(
+        about.num_row_groups
+    ):  # each alone: lists of two dictionaries are more than pyarrow joins
+        yield from file.iter_batches(BATCH, row_groups=[group], columns=list(columns), use_threads=False)
+
+
 def _too_much(place: Path) -> str:
-    return (
-        f"{place}: holds more than {MAX_ROWS:,} rows or {MAX_BYTES >> 30} GiB of text, which no manifest does"
-    )
+    most = f"{MAX_ROWS:,} rows or {MAX_BYTES >> 30} GiB of text"
+    return f"{place}: holds more than {most}, which no manifest does"
 
 
 def _checked_columns(place: Path, about: Any, dataset: str | None) -> list[str]:
@@ -227,7 +234,7 @@ def _text_size(array: Any) -> int:
     if types.is_dictionary(texts.type):
         sizes = pc.call_function("binary_length", [texts.dictionary]).take(texts.indices)
     else:
-        sizes = pc.call_function("binary_length", [texts])
+        sizes = pc.call_function("binary_length", [texts.cast("large_string")])  # views have no such kernel
     return len(texts) + (pc.call_function("sum", [sizes]).as_py() or 0)
 
 
