@@ -139,3 +139,17 @@ def test_it_takes_no_other_weights():
         load_backbone("lite", "some.pth")
     with pytest.raises(UsageError, match="carries its own weights"):
         load_backbone("lite", blend_ratio=0.5)
+
+
+def test_frames_embed_the_same_alone_and_in_any_number_of_threads():
+    backbone, images = LiteBackbone(), pixels(5, 260)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = torch.cat([backbone.embed_frames(image[None]) for image in images])
+        torch.set_num_threads(3)
+        shared = backbone.embed_frames(images)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(shared, alone, rtol=0, atol=1e-5)

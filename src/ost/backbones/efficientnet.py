@@ -26,6 +26,9 @@ STAGES = (
 STEM, HEAD, CLASSES = 32, 1280, 1000
 
 
+# In place where it can be: fresh memory costs a CPU more than the arithmetic on it.
+
+
 class ConvNorm(nn.Module):
     """Convolution with TensorFlow's "same" padding, then batch norm; the order of tensors is the file's."""
 
@@ -66,9 +69,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, H, W] -> [n, outputs, H', W']."""
-        y = x if self.expand is None else relu6(self.expand(x))
-        y = self.project(relu6(self.depthwise(y)))
-        return y + x if self.residual else y
+        y = x if self.expand is None else relu6(self.expand(x), inplace=True)
+        y = self.project(relu6(self.depthwise(y), inplace=True))
+        return y.add_(x) if self.residual else y
 
 
 class EfficientNetLite2(nn.Module):
@@ -93,8 +96,8 @@ class EfficientNetLite2(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """[n, 3, H, W] -> [n, 1280], what the classifier reads."""
-        x = relu6(self.stem(x))
-        return relu6(self.head(self.blocks(x))).mean((2, 3))
+        x = relu6(self.stem(x), inplace=True)
+        return relu6(self.head(self.blocks(x)), inplace=True).mean((2, 3))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> EfficientNetLite2:
