@@ -275,4 +275,6 @@ def test_one_and_three_ranks_give_the_same_to_the_bit(evaluate, root, tiny, tmp_
 def test_all_protocols_are_listed(ost_command):
     code, out, _ = ost_command("evaluate", "list")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == [*PROTOCOLS, "own"]
+    lines = out.splitlines()[1 : len(PROTOCOLS) + 2]
+    assert [line.split()[0] for line in lines] == [*PROTOCOLS, "own"]
+    assert all(f"{b.title}\n  from {b.home}" in out and b.layout in out for b in BENCHMARKS.values())

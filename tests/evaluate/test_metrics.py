@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and torchmetrics, ties and missing classes included."""
+"""Metrics against scikit-learn, torchmetrics and scipy, ties and missing classes included."""
 
 import warnings
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 
 from ost.evaluate.metrics import (
@@ -15,8 +16,10 @@ from ost.evaluate.metrics import (
     harmonic_mean,
     mean_average_precision,
     mean_per_class,
+    paired_bootstrap,
     per_class,
     places,
+    sign_test,
     top,
 )
 
@@ -125,3 +128,60 @@ def test_the_harmonic_mean_is_high_only_where_both_are():
     assert harmonic_mean(0.5, 0.5) == 0.5
     assert harmonic_mean(1.0, 0.0) == 0.0 == harmonic_mean(0.0, 0.0)
     assert harmonic_mean(0.2, 0.6) == pytest.approx(0.3)
+
+
+def alike(rng, n, changed):
+    """Two systems that are right about equally often and differ on a share of the clips."""
+    a = rng.random(n) < 0.5
+    return a, np.where(rng.random(n) < changed, rng.random(n) < 0.8, a)
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_the_interval_of_a_difference_holds_what_plain_resampling_of_pairs_gives(n):
+    rng = np.random.default_rng(2)
+    pairs = [alike(rng, n, 0.1), alike(rng, 3 * n, 0.4)]
+    drawn = []
+    for _ in range(4000):
+        picked = [rng.integers(0, len(a), len(a)) for a, _ in pairs]
+        drawn.append(np.mean([b[i].mean() - a[i].mean() for i, (a, b) in zip(picked, pairs, strict=True)]))
+    found = paired_bootstrap(pairs)
+    assert found.mean == pytest.approx(np.mean([b.mean() - a.mean() for a, b in pairs]))
+    expected = np.quantile(drawn, [0.025, 0.975])
+    np.testing.assert_allclose([found.low, found.high], expected, atol=0.5 / n)
+
+
+def test_a_difference_of_equal_systems_is_nothing_for_certain():
+    rng = np.random.default_rng(3)
+    found = paired_bootstrap([(right, right.copy()) for right in (rng.random(20) < 0.5, rng.random(7) < 0.5)])
+    assert (found.mean, found.low, found.high) == (0, 0, 0)
+
+
+def test_a_difference_is_positive_where_the_second_is_better():
+    rng = np.random.default_rng(4)
+    pairs = [(rng.random(200) < 0.3, rng.random(200) < 0.7) for _ in range(2)]
+    better, worse = paired_bootstrap(pairs), paired_bootstrap([(b, a) for a, b in pairs])
+    assert 0 < better.low < better.mean < better.high
+    assert worse.low < worse.mean < worse.high < 0
+    assert worse.mean == pytest.approx(-better.mean)
+    certain = paired_bootstrap([(np.zeros(9, bool), np.ones(9, bool))])
+    assert (certain.mean, certain.low, certain.high) == (1, 1, 1)
+
+
+def test_the_sign_test_is_the_exact_binomial_test():
+    for n in range(1, 31):
+        for k in range(n + 1):
+            assert sign_test(k, n - k) == pytest.approx(binomtest(k, n, 0.5).pvalue, rel=1e-9)
+    assert sign_test(0, 0) == 1
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_the_sign_test_is_exact_with_many_clips(n, share):
+    k = round(share * n)
+    assert sign_test(k, n - k) == pytest.approx(binomtest(k, n, 0.5).pvalue, rel=1e-6, abs=1e-300)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2000, 2400, 2499, 2500, 2501, 2600, 5000])
+def test_the_sign_test_of_five_thousand_clips_is_exact(k):
+    expected = binomtest(k, 5000, 0.5).pvalue
+    assert sign_test(k, 5000 - k) == pytest.approx(expected, rel=1e-6, abs=1e-300)

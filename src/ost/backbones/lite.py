@@ -110,7 +110,9 @@ class LiteBackbone:
         for _ in range(count):
             pool.submit(ready.wait)
         ready.wait()
-        torch.set_num_threads(count)  # a thread's number is its own, but that of threads to come was set with it
+        torch.set_num_threads(
+            count
+        )  # a thread's number is its own, but that of threads to come was set with it
         return pool
 
     @cached_property

@@ -99,32 +99,32 @@ def evaluate(
             "name a protocol (`ost evaluate list` shows them) or your own --videos or --manifest"
         )
     else:
-        from ost.evaluate.config import OWN, EvaluateConfig
+        from ost.evaluate.config import OWN, parse_config
 
         clips, crops = options.parse_views(views)
-        config = EvaluateConfig(
-            protocol=protocol or OWN,
-            videos=videos,
-            manifest=manifest,
-            classes=classes or "",
-            backbone=backbone,
-            weights=weights,
-            blend=blend,
-            blend_with=blend_with,
-            frames=frames,
-            clips=clips,
-            crops=crops,
-            sampling=sampling.value,
-            min_decoded=min_decoded,
-            method=match.value,
-            texts=descriptors.value,
-            eps=eps,
-            ablate=ablate,
-            vanilla=vanilla,
-            device=device,
-            dtype=dtype,
-        )
-        _evaluate(config, output, scores)
+        given_options = {
+            "protocol": protocol or OWN,
+            "videos": videos,
+            "manifest": manifest,
+            "classes": classes or "",
+            "backbone": backbone,
+            "weights": weights,
+            "blend": blend,
+            "blend_with": blend_with,
+            "frames": frames,
+            "clips": clips,
+            "crops": crops,
+            "sampling": sampling.value,
+            "min_decoded": min_decoded,
+            "method": match.value,
+            "texts": descriptors.value,
+            "eps": eps,
+            "ablate": ablate,
+            "vanilla": vanilla,
+            "device": device,
+            "dtype": dtype,
+        }
+        _evaluate(parse_config(given_options, "options"), output, scores)
 
 
 def _evaluate(config: EvaluateConfig, output: Path | None, scores: Path | None) -> None:
@@ -178,8 +178,7 @@ def _write_page(run: Path, measured: Measured) -> None:
     from ost.evaluate.page import save_page
     from ost.evaluate.saved import PAGE
 
-    with progress("drawing", 0):
-        save_page(run / PAGE, measured)
+    save_page(run / PAGE, measured)
     stdout().print(f"saved: {run}, page: {run / PAGE}", markup=False)
 
 

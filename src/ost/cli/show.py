@@ -130,13 +130,23 @@ def show_recipes(console: Console, recipes: Mapping[str, Recipe]) -> None:
 
 
 def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:
-    """Every protocol with what it needs."""
+    """Every protocol with what it needs, and how the videos of each benchmark are expected to lie."""
+    from ost.datasets.catalog import BENCHMARKS
+
     table = Table(box=None, pad_edge=False)
-    for column in ("protocol", "for", "lists"):
+    for column in ("protocol", "for", "videos of", "lists"):
         table.add_column(column)
     for name, protocol in protocols.items():
-        table.add_row(Text(name), Text(protocol.note), Text(", ".join(protocol.splits)))
+        benchmark = BENCHMARKS[protocol.benchmark] if protocol.benchmark else None
+        counts = (
+            [f"{split} ({benchmark.lists[split].count})" for split in protocol.splits] if benchmark else []
+        )
+        title = benchmark.title if benchmark else ""
+        table.add_row(Text(name), Text(protocol.note), Text(title), Text(", ".join(counts)))
     console.print(table)
+    for benchmark in BENCHMARKS.values():
+        console.print(Text(f"\n{benchmark.title}", style="bold"))
+        console.print(Text(f"  from {benchmark.home}; licence: {benchmark.licence}\n  {benchmark.layout}"))
 
 
 def show_measured(console: Console, measured: Measured) -> None:

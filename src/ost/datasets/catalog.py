@@ -176,7 +176,7 @@ _ALL = (
         },
         _base_to_novel(200, 9944, 9933),
         home=_KINETICS,
-        licence=f"CC BY 4.0 for the annotations; {_UPLOADERS}",
+        licence=f"CC BY 4.0 for the data set, a list of addresses; {_UPLOADERS}",
         layout="train/ and val/, with 0wR5jVB-WPk_000417_000427.mp4 and so on in them or in class folders below",
     ),
     _benchmark(
@@ -187,7 +187,7 @@ _ALL = (
             for i, count in enumerate((14084, 13978, 14136), 1)
         },
         home=_KINETICS,
-        licence=f"CC BY 4.0 for the annotations; {_UPLOADERS}",
+        licence=f"CC BY 4.0 for the data set, a list of addresses; {_UPLOADERS}",
         layout="train/, val/ and test/, with 0bk_zXtqOTQ_000020_000030.mp4 and so on in them or in class folders below",
     ),
     _benchmark(

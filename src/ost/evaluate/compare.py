@@ -11,7 +11,6 @@ import numpy as np
 from ost.evaluate.metrics import Bools, Interval, paired_bootstrap, sign_test
 from ost.evaluate.saved import Saved
 
-# Settings that say how a run went, and not what it measured.
 SHOWN_CHANGES = 10
 
 
@@ -53,6 +52,7 @@ class Comparison:
         difference: of mean top-1 over the lists, B - A, with its 95% interval over paired videos.
         p: of so uneven a split of the videos that only one got right, by an exact sign test (McNemar).
         largest: the largest difference of two logits of the same video and class; None if they share none.
+        same: whether both have the same videos and classes with the same logits, to the bit.
         settings: key -> its values in A and B, where they differ.
         unpaired: rows that only A and only B have.
         classes: the largest changes.
@@ -62,14 +62,10 @@ class Comparison:
     difference: Interval | None
     p: float
     largest: float | None
+    same: bool
     settings: dict[str, tuple[Any, Any]]
     unpaired: tuple[int, int]
     classes: tuple[ClassChange, ...]
-
-    @property
-    def same(self) -> bool:
-        """Whether both have the same videos with the same logits, to the bit."""
-        return self.largest == 0 and self.unpaired == (0, 0)
 
 
 def compare(a: Saved, b: Saved) -> Comparison:
@@ -87,6 +83,7 @@ def compare(a: Saved, b: Saved) -> Comparison:
         paired_bootstrap([(right_a[part], right_b[part]) for part in parts]) if rows else None,
         sign_test(sum(row.only_a for row in rows), sum(row.only_b for row in rows)),
         _largest(a, b, in_a, in_b),
+        _same(a, b, in_a, in_b),
         _settings(a.record, b.record),
         (len(keys_a) - len(shared), len(keys_b) - len(shared)),
         _classes([a.labels[i][0] for i in in_a], right_a, right_b),
@@ -105,8 +102,15 @@ def _largest(a: Saved, b: Saved, in_a: Sequence[int], in_b: Sequence[int]) -> fl
         return None
     one = a.logits[np.ix_(in_a, [a.columns[name] for name in names])]
     other = b.logits[np.ix_(in_b, [b.columns[name] for name in names])]
-    gaps = np.abs(one - other)
+    gaps = np.abs(np.where(one == other, 0, one - other))  # equal infinities are no difference
     return None if np.isnan(gaps).all() else float(np.nanmax(gaps))
+
+
+def _same(a: Saved, b: Saved, in_a: Sequence[int], in_b: Sequence[int]) -> bool:
+    if not len(in_a) == len(a.paths) == len(b.paths) or a.columns.keys() != b.columns.keys():
+        return False
+    other = b.logits[np.ix_(in_b, [b.columns[name] for name in a.columns])]
+    return np.array_equal(a.logits[in_a], other, equal_nan=True)
 
 
 def _settings(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

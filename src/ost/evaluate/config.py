@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ost.backbones.catalog import BACKBONES, PUBLISHED
+from ost.descriptors.shipped import shipped
 from ost.errors import UsageError, first_line
 from ost.evaluate.ways import KINDS, Texts
 from ost.recognition.match import EPS
@@ -42,7 +44,7 @@ class EvaluateConfig(BaseModel):
     blend_with: str | None = None
     frames: int = Field(default=32, ge=1)
     clips: int = Field(default=1, ge=1)
-    crops: int = 1
+    crops: Literal[1, 3, 5, 10] = 1
     sampling: Literal["uniform", "keyframes"] = "uniform"
     min_decoded: float = Field(default=MIN_DECODED, ge=0, le=1)
     method: Literal["ot", "mean"] = "ot"
@@ -69,33 +71,46 @@ class EvaluateConfig(BaseModel):
         )
 
     def anywhere(self) -> EvaluateConfig:
-        """The same with paths that hold in any working directory; what names no file is left as it is."""
+        """The same with paths that hold in any working directory; names stay names, as they are read first."""
+        names = {
+            "classes": shipped(),
+            "weights": (*PUBLISHED, *BACKBONES),
+            "blend_with": (*PUBLISHED, *BACKBONES),
+        }
         changes: dict[str, object] = {}
-        for key in ("videos", "manifest", "classes", "weights", "blend_with"):
+        for key in ("videos", "manifest", *names):
             value = getattr(self, key)
-            if value and _is_there(Path(value)):
+            if value and value not in names.get(key, ()) and _is_there(Path(value), folder=key == "videos"):
                 changes[key] = type(value)(Path(value).absolute())
         return self.model_copy(update=changes)
 
 
 def parse_config(data: object, source: str) -> EvaluateConfig:
-    """Settings that a file holds, checked.
+    """Settings from outside, checked.
+
+    Args:
+        data: setting -> value.
+        source: where they come from, for errors.
 
     Raises:
         UsageError: one is unknown or cannot be meant.
     """
     try:
-        return EvaluateConfig.model_validate(data)
+        config = EvaluateConfig.model_validate(data)
+        config.settings  # noqa: B018 - refuses what cannot be meant together
+        return config
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "config"
+        where = first_line(Exception(".".join(map(str, fault["loc"])) or "config"), 60)
         raise UsageError(
             f"{source}: its setting {where} cannot be used ({first_line(Exception(fault['msg']))})"
         ) from None
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: Path, *, folder: bool) -> bool:
     try:
-        return path.exists()
+        return path.exists() if folder else path.is_file()
     except OSError:  # too long for a path, as a list of many names
         return False

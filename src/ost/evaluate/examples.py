@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ost.evaluate.metrics import Floats
 from ost.evaluate.run import Answer
 
 Outcome = Literal["win", "loss"]
@@ -40,10 +41,8 @@ def examples(
     spread of all margins of each way, whose scales differ.
     """
     found: list[tuple[float, Example]] = []
-    for number, (own, other) in enumerate(zip(lists, baseline, strict=True)):
-        if not own.paths or len(own.names) < 2:
-            continue
-        gain = _margins(own) - _margins(other)
+    gains = [a - b for a, b in zip(_margins(lists), _margins(baseline), strict=True)]
+    for number, (own, other, gain) in enumerate(zip(lists, baseline, gains, strict=True)):
         right, wrong = (own, other) if outcome == "win" else (other, own)
         for i in np.flatnonzero(right.right(1) & ~wrong.right(1)):
             said, was = (answer.names[int(answer.logits[i].argmax())] for answer in (own, other))
@@ -57,8 +56,12 @@ def examples(
     return chosen[:most]
 
 
-def _margins(answer: Answer) -> np.ndarray:
-    own = np.where(answer.truth, answer.logits, -np.inf).max(1)
-    rival = np.where(answer.truth, -np.inf, answer.logits).max(1)
-    margins = np.where(np.isfinite(rival), own - rival, 0.0)
-    return margins / max(float(margins.std()), 1e-6)
+def _margins(lists: Sequence[Answer]) -> list[Floats]:
+    """Of each video, by list, over the spread of all; 0 where every class is right."""
+    found: list[Floats] = []
+    for answer in lists:
+        own = np.where(answer.truth, answer.logits, -np.inf).max(1)
+        rival = np.where(answer.truth, -np.inf, answer.logits).max(1)
+        found.append(np.where(np.isfinite(rival), own - rival, 0.0))
+    spread = float(np.concatenate(found).std()) if any(map(len, found)) else 0.0
+    return [margins / (spread or 1.0) for margins in found]

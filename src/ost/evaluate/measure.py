@@ -111,7 +111,6 @@ def find_task(config: EvaluateConfig) -> Task:
         UsageError: they cannot be found, or settings contradict each other.
         PackError: the classes cannot be used.
     """
-    config.settings  # noqa: B018 - refuses what cannot be meant before anything is read
     if config.protocol == OWN:
         protocol, questions = OWN_PROTOCOL, ask_own(config.videos, config.manifest, config.classes)
     elif config.manifest is not None:

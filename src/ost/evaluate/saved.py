@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def record(measured: Measured) -> dict[str, Any]:
         "videos": task.videos,
         "numbers": {what: found.as_dict() for what, found in measured.summaries().items()},
         "published": dict(task.protocol.published),
+        "classes": {question.title: list(question.pack.names) for question in task.questions},
         "by_class": {found.title: found.by_class() for found in measured.lists if found.paths},
         "missing": {found.title: list(found.missing) for found in measured.lists},
         "unreadable": {path: cause for found in measured.lists for path, cause in found.unreadable.items()},
@@ -163,8 +165,7 @@ class Saved:
         config: what was asked.
         record: all of run.json.
         lists, paths: of each row.
-        labels: each row's classes, the first one counting for top-1.
-        names: the classes of each list.
+        labels: each row's classes.
         logits: fp32 [n, A] over the union of all classes; NaN where a list lacks the class.
         columns: class name -> column of `logits`.
     """
@@ -178,12 +179,17 @@ class Saved:
     logits: Floats
     columns: dict[str, int]
 
-    @property
+    @cached_property
     def right(self) -> Bools:
-        """Whether the first class is a class of the video, [n]."""
-        first = np.nanargmax(self.logits, axis=1)
-        own = [{self.columns[label] for label in labels} for labels in self.labels]
-        return np.array([a in classes for a, classes in zip(first, own, strict=True)], bool)
+        """Whether the first class is a class of the video, [n]; of equal logits the first in its list counts."""
+        columns = {
+            title: [self.columns[name] for name in names] for title, names in self.record["classes"].items()
+        }
+        found: list[bool] = []
+        for title, labels, logits in zip(self.lists, self.labels, self.logits, strict=True):
+            own = columns[title]
+            found.append(own[int(logits[own].argmax())] in {self.columns[label] for label in labels})
+        return np.array(found, bool)
 
 
 def load_run(folder: Path) -> Saved:
@@ -196,7 +202,9 @@ def load_run(folder: Path) -> Saved:
     config = parse_config(data.get("config"), str(folder / RUN))
     place = folder / SCORES
     try:
-        return Saved(folder, config, data, *_read_scores(place))
+        saved = Saved(folder, config, data, *_read_scores(place))
+        saved.right  # noqa: B018 - the classes of the lists have their columns
+        return saved
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{place}: does not hold the scores of a run ({first_line(error)})") from error
 
@@ -214,7 +222,12 @@ def read_record(folder: Path) -> dict[str, Any]:
         data = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder}: holds no run that can be read ({first_line(error)})") from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+    groups = ("config", "packs", "environment", "classes")
+    if (
+        not isinstance(data, dict)
+        or (type(data.get("schema")), data.get("schema")) != (int, SCHEMA)  # true is 1 too
+        or not all(isinstance(data.get(group), dict) for group in groups)
+    ):
         raise UsageError(f"{place}: is not the record of a run, schema {SCHEMA}")
     return data
 
@@ -226,9 +239,11 @@ def _read_scores(place: Path) -> tuple[list[str], list[str], list[list[str]], Fl
     names = [name for name in table.column_names if name.startswith(LOGIT)]
     columns = {name.removeprefix(LOGIT): i for i, name in enumerate(names)}
     logits = np.stack([table[name].to_numpy().astype(np.float32) for name in names], axis=1)
-    labels: list[list[str]] = table["labels"].to_pylist()
+    lists, paths, labels = (table[name].to_pylist() for name in ("list", "path", "labels"))
+    if not all(isinstance(text, str) for text in (*lists, *paths)) or not all(labels):
+        raise ValueError("a row lacks its list, its path or its labels")
     if unknown := {label for own in labels for label in own} - columns.keys():
         raise ValueError(f"a video has the class {min(unknown)!r}, which has no column")
     if np.isnan(logits).all(1).any():
         raise ValueError("a video has no logit")
-    return table["list"].to_pylist(), table["path"].to_pylist(), labels, logits, columns
+    return lists, paths, labels, logits, columns
