@@ -88,12 +88,18 @@ def prepare(
         found, names = _of_benchmark(recipe, sources, config.seed)
     held_out = _held_out(recipe, sources, names)
     classes: Spec = sources.classes or (names and resolve(config.classes).select(names)) or config.classes
+    lost = [f"{video}: {why}" for one in (found, held_out) for video, why in one.unclear.items()]
     picked = sources.shots if recipe.benchmark is None or sources.manifest else None
     task = make_task(
-        found.clips, held_out.clips, classes, picked, config.seed, found.missing + held_out.missing
+        found.clips,
+        held_out.clips,
+        classes,
+        picked,
+        config.seed,
+        (*found.missing, *found.unclear, *held_out.missing, *held_out.unclear),
     )
     task.check_missing(config.max_unreadable)
-    return config, replace(task, notices=found.notices + held_out.notices)
+    return config, replace(task, notices=(*found.notices, *held_out.notices, *lost))
 
 
 def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ost.archives import is_archive, members
 from ost.datasets.catalog import Benchmark, read_split
 from ost.datasets.folder import labelled_folder
 from ost.datasets.lists import Part, read_list
-from ost.datasets.locate import locate_all
+from ost.datasets.locate import Located, locate_all
 from ost.datasets.manifest import Clip, is_manifest, read_manifest
 from ost.errors import UsageError
 from ost.video.find import search
@@ -18,11 +18,19 @@ from ost.video.find import search
 
 @dataclass(frozen=True)
 class Found:
-    """Labelled clips, videos of a list that are not there, and archives that cannot be read to their end."""
+    """Labelled clips, and what is wrong with others.
+
+    Attributes:
+        clips: those that are there.
+        missing: videos of a list that are not.
+        notices: archives that cannot be read to their end, one sentence each.
+        unclear: video of a list -> why it cannot be told which file it is.
+    """
 
     clips: list[Clip] = field(default_factory=list[Clip])
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    unclear: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def own_clips(
@@ -65,7 +73,7 @@ def own_clips(
     if videos is None:
         raise UsageError(f"{manifest}: lists videos by name; give the folder they are in with --videos")
     located = locate_all(read_list(manifest, names, part), videos, title=str(manifest))
-    return Found(located.clips, tuple(entry.video for entry in located.missing), located.notices)
+    return _found(located)
 
 
 def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found:
@@ -81,4 +89,9 @@ def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found
     located = locate_all(
         read_split(benchmark, split), videos, title=f"{split} of {benchmark.title}", layout=benchmark.layout
     )
-    return Found(located.clips, tuple(entry.video for entry in located.missing), located.notices)
+    return _found(located)
+
+
+def _found(located: Located) -> Found:
+    missing = tuple(entry.video for entry in located.missing)
+    return Found(located.clips, missing, located.notices, located.unclear)

@@ -80,7 +80,7 @@ def entry(video, label="run"):
 def test_a_video_is_found_in_an_archive_that_people_keep(root, video, place):
     home = root(place, "elsewhere.tar/other.avi")
     assert Locator(home).find(video) == home / place
-    assert locate_all([entry(video)], home) == ([Clip(home / place, "run")], [], ())
+    assert locate_all([entry(video)], home) == ([Clip(home / place, "run")], [], (), {})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_an_archive_can_be_the_root(root):
 def test_a_broken_archive_is_used_as_far_as_it_goes_and_told(root):
     home = root("a.tar/x.avi", "a.tar/y.avi", "b/z.avi")
     (home / "a.tar").write_bytes((home / "a.tar").read_bytes()[:1200])
-    clips, missing, notices = locate_all([entry("x.avi"), entry("y.avi"), entry("z.avi")], home)
+    clips, missing, notices, _ = locate_all([entry("x.avi"), entry("y.avi"), entry("z.avi")], home)
     assert [clip.path for clip in clips] == [home / "a.tar/x.avi", home / "b/z.avi"]
     assert missing == [entry("y.avi")]
     assert notices == (f"{home}/a.tar: it breaks off before its end; 1 file in it can be read",)

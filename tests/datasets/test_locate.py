@@ -192,7 +192,7 @@ def test_a_folder_that_may_not_be_read_is_left_out_but_not_the_root(root, monkey
 def test_found_videos_become_clips_with_all_their_labels_and_the_rest_is_given_back(root):
     home = root("run/a.avi", "walk/b.mp4")
     entries = [Entry("a.avi", ("run", "walk"), None), entry("c.avi"), entry("b.avi", "walk"), entry("a.avi")]
-    clips, missing, _ = locate_all(entries, home)
+    clips, missing, *_ = locate_all(entries, home)
     assert clips == [
         Clip(home / "run/a.avi", "run", ("walk",)),
         Clip(home / "walk/b.mp4", "walk"),
@@ -211,14 +211,26 @@ def test_nothing_found_says_what_was_expected(root):
 
 def test_a_video_that_two_entries_could_mean_is_that_of_the_nearer(root):
     home = root("train/x.avi")
-    clips, missing, _ = locate_all([entry("val/x.avi", "walk"), entry("train/x.avi", "run")], home)
+    clips, missing, *_ = locate_all([entry("val/x.avi", "walk"), entry("train/x.avi", "run")], home)
     assert (clips, missing) == ([Clip(home / "train/x.avi", "run")], [entry("val/x.avi", "walk")])
 
 
-def test_a_video_that_two_entries_mean_equally_is_an_error(root):
+def test_a_file_that_two_entries_mean_equally_is_neither_and_loses_no_other(root):
     home = root("x.avi", "y.avi")
-    with pytest.raises(UsageError, match=r"x\.avi: can be val/x\.avi or train/x\.avi of the list"):
-        locate_all([entry("val/x.avi", "walk"), entry("train/x.avi", "run")], home)
+    entries = [entry("val/x.avi", "walk"), entry("train/x.avi", "run"), entry("y.avi", "run")]
+    clips, missing, _, unclear = locate_all(entries, home)
+    assert (clips, missing) == ([Clip(home / "y.avi", "run")], [])
+    assert unclear["val/x.avi"].startswith(f"{home}/x.avi can be it or train/x.avi of the list")
+    assert unclear["train/x.avi"].startswith(f"{home}/x.avi can be it or val/x.avi of the list")
+
+
+def test_a_video_that_can_be_two_files_is_named_with_both_and_loses_no_other(root):
+    home = root("one/x.avi", "two/x.avi", "y.avi")
+    clips, missing, _, unclear = locate_all([entry("x.avi"), entry("y.avi")], home)
+    assert ([clip.path for clip in clips], missing) == ([home / "y.avi"], [])
+    assert list(unclear) == ["x.avi"] and f"one{os.sep}x.avi or two{os.sep}x.avi" in unclear["x.avi"]
+    with pytest.raises(UsageError, match=r"none of the 1 videos .*x\.avi can be one.x\.avi or two.x\.avi"):
+        locate_all([entry("x.avi")], home)
 
 
 names = st.lists(
@@ -234,7 +246,7 @@ def test_every_video_is_found_at_its_own_path_whatever_lies_beside_it(tmp_path_f
         (home / f"class {i % 2}").mkdir(exist_ok=True)
         (home / f"class {i % 2}" / f"{stem}.mp4").touch()
     entries = [entry(f"class {i % 2}/{stem}.mp4") for i, stem in enumerate(stems)]
-    clips, missing, _ = locate_all(entries, home)
+    clips, missing, *_ = locate_all(entries, home)
     assert [clip.path for clip in clips] == [home / e.video for e in entries]
     assert not missing
 
@@ -253,6 +265,6 @@ def test_a_long_list_is_compared_with_few_files_a_video(monkeypatch):
     monkeypatch.setattr(locate, "_rank", lambda *args: calls.append(1) or compare(*args))
     with monkeypatch.context() as patch:
         patch.setattr(os, "walk", lambda *_, **__: iter(tree))
-        clips, missing, _ = locate_all(entries, "r")
+        clips, missing, *_ = locate_all(entries, "r")
     assert (len(clips), len(missing)) == (3 * count, count)
     assert len(calls) <= 3 * count

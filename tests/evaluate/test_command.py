@@ -116,16 +116,18 @@ def test_missing_broken_and_doubled_videos_are_named_and_the_others_unchanged(ev
         np.testing.assert_allclose(one[f"logit:{name}"], other[f"logit:{name}"], rtol=0, atol=1e-6)
 
 
-def test_a_doubled_file_is_an_error_that_shows_both(evaluate, stand_in, tmp_path):
+def test_a_doubled_file_is_told_with_both_and_loses_no_other(evaluate, stand_in, tmp_path):
     root, benchmark = tmp_path / "root", BENCHMARKS.find("hmdb51")
-    entry = stand_in(benchmark, "val1", root, 1)[0]
+    entry, *others = stand_in(benchmark, "val1", root, 2)
     for copy in ("one", "two"):
         (root / copy).mkdir()
         shutil.copy(root / entry.video, root / copy / entry.video)
     (root / entry.video).unlink()
     code, _, err, told = evaluate("few-shot/hmdb51", "--videos", root)
-    assert code == 2 and str(Path("one", entry.video)) in err and str(Path("two", entry.video)) in err
-    assert told is None
+    assert code == 1 and str(Path("one", entry.video)) in err and str(Path("two", entry.video)) in err
+    (row,) = asked(told)["rows"]
+    assert (row["videos"], row["unreadable"]) == (len(others), 1)
+    assert row["missing"] == 1530 - len(others) - 1
 
 
 def test_videos_in_an_archive_score_as_those_in_a_folder(evaluate, root, tmp_path):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ost.archives import is_archive, members
@@ -34,11 +35,27 @@ Rank = tuple[int, int]
 
 
 class Located(NamedTuple):
-    """The clips of a list that are there, and the entries that are not, both in the order of the list."""
+    """Where the videos of a list are.
+
+    Attributes:
+        clips: those that are there, in the order of the list.
+        missing: the entries that are not.
+        notices: archives of which not all can be read, one sentence each.
+        unclear: video -> why it cannot be told which file it is.
+    """
 
     clips: list[Clip]
     missing: list[Entry]
-    notices: tuple[str, ...] = ()  # archives of which not all can be read
+    notices: tuple[str, ...] = ()
+    unclear: Mapping[str, str] = MappingProxyType({})
+
+
+class Unclear(UsageError):
+    """A video that can be more than one file, or a file that can be more than one video."""
+
+    def __init__(self, video: str, cause: str) -> None:
+        super().__init__(f"{video}: {cause}")
+        self.cause = cause
 
 
 class _Name(NamedTuple):
@@ -115,9 +132,10 @@ class Locator:
         rank, paths = nearest
         if len(paths) > 1:
             one, other = sorted(paths)[:2]
-            raise UsageError(
-                f"{entry_video}: can be {one} or {other} below {self.root}; keep one of them there, "
-                "or give a folder that holds only the one that is meant"
+            raise Unclear(
+                entry_video,
+                f"can be {one} or {other} below {self.root}; keep one of them there, "
+                "or give a folder that holds only the one that is meant",
             )
         return rank, self.root / paths[0]
 
@@ -174,33 +192,54 @@ def locate_all(
         layout: how the videos are expected to lie, for errors.
 
     Raises:
-        UsageError: none is there, or one cannot be told from another.
+        UsageError: none is there.
     """
     locator = Locator(root)
-    found = {video: locator.ranked(video) for video in dict.fromkeys(entry.video for entry in entries)}
-    nearest: dict[Path, Rank] = {}
-    for rank, path in filter(None, found.values()):
-        nearest[path] = min(rank, nearest.get(path, rank))
-    owners: dict[Path, str] = {}
-    for video, hit in found.items():
-        if hit and hit[0] == nearest[hit[1]] and owners.setdefault(hit[1], video) != video:
-            raise UsageError(
-                f"{hit[1]}: can be {owners[hit[1]]} or {video} of {title}; give it the path that it has in the list"
+    found: dict[str, tuple[Rank, Path] | None] = {}
+    unclear: dict[str, str] = {}
+    for video in dict.fromkeys(entry.video for entry in entries):
+        try:
+            found[video] = locator.ranked(video)
+        except Unclear as error:
+            unclear[video] = error.cause
+    owners = _owners(found)
+    for path, videos in owners.items():
+        for video in videos if len(videos) > 1 else ():
+            other = next(one for one in videos if one != video)
+            unclear[video] = (
+                f"{path} can be it or {other} of {title}; give the file the path that it has in the list"
             )
-    located = Located([], [], tuple(locator.notices))
+    located = Located([], [], tuple(locator.notices), unclear)
     for entry in entries:
+        if entry.video in unclear:
+            continue
         hit = found[entry.video]
-        if hit and owners[hit[1]] == entry.video:
+        if hit and entry.video in owners[hit[1]]:
             located.clips.append(Clip(hit[1], entry.labels[0], entry.labels[1:]))
         else:
             located.missing.append(entry)
     if not located.clips:
         example = f" (such as {entries[0].video})" if entries else ""
-        broken = "".join(f" ({line})" for line in locator.notices[:1])
+        reasons = [*locator.notices, *(f"{video} {cause}" for video, cause in unclear.items())]
+        broken = "".join(f" ({line})" for line in reasons[:1])
         raise UsageError(
             f"none of the {len(entries)} videos of {title}{example} is below {root}; expected {layout}{broken}"
         )
     return located
+
+
+def _owners(found: Mapping[str, tuple[Rank, Path] | None]) -> dict[Path, list[str]]:
+    """The videos that mean each file, the nearest alone."""
+    owners: dict[Path, list[str]] = {}
+    nearest: dict[Path, Rank] = {}
+    for video, hit in found.items():
+        if hit is None or hit[0] > nearest.get(hit[1], hit[0]):
+            continue
+        if hit[0] < nearest.get(hit[1], hit[0]):
+            owners[hit[1]] = []
+        nearest[hit[1]] = hit[0]
+        owners.setdefault(hit[1], []).append(video)
+    return owners
 
 
 def _wanted(video: str) -> _Name:

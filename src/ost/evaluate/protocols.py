@@ -11,9 +11,10 @@ import numpy as np
 
 from ost.catalog import Catalog
 from ost.datasets.catalog import BENCHMARKS, class_names, read_split
+from ost.datasets.manifest import Clip
 from ost.descriptors.spec import Spec, resolve
 from ost.evaluate.run import Question
-from ost.sources import listed_clips, own_clips
+from ost.sources import Found, listed_clips, own_clips
 
 Combine = Literal["mean", "harmonic"]
 
@@ -55,14 +56,14 @@ def ask(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[Questi
         spec: other descriptors than the shipped ones; has to hold the classes of the lists.
 
     Raises:
-        UsageError: no video of a list is there, or one cannot be told from another.
+        UsageError: no video of a list is there.
         PackError: `spec` lacks a class.
     """
     benchmark = BENCHMARKS.find(protocol.benchmark)
     pack = resolve(spec or benchmark.pack)
     found = [listed_clips(benchmark, split, videos) for split in protocol.splits]
     questions = [
-        Question(split, pack.select(class_names(benchmark, split)), clips.clips, clips.missing, clips.notices)
+        Question(split, pack.select(class_names(benchmark, split)), *_of(clips))
         for split, clips in zip(protocol.splits, found, strict=True)
     ]
     if not protocol.draws:
@@ -83,8 +84,13 @@ def _drawn(
         drawn = [names[int(i)] for i in order]
         own = [clip for clip in clips if clip.label in set(drawn)]
         gone = tuple(video for video in missing if labels[video] in set(drawn))
-        questions.append(Question(title, lists[0].pack.select(drawn), own, gone, lists[0].notices))
+        odd = {video: why for q in lists for video, why in q.unclear.items() if labels[video] in set(drawn)}
+        questions.append(Question(title, lists[0].pack.select(drawn), own, gone, lists[0].notices, odd))
     return questions
+
+
+def _of(found: Found) -> tuple[list[Clip], tuple[str, ...], tuple[str, ...], Mapping[str, str]]:
+    return found.clips, found.missing, found.notices, found.unclear
 
 
 def ask_own(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list[Question]:
@@ -96,7 +102,7 @@ def ask_own(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list
     """
     found = own_clips(videos, manifest, None, "test")
     labels = sorted({label for clip in found.clips for label in (clip.label, *clip.others)})
-    return [Question("own", resolve(spec or labels), found.clips, found.missing, found.notices)]
+    return [Question("own", resolve(spec or labels), *_of(found))]
 
 
 OWN_PROTOCOL = Protocol("", (), "your own videos: --manifest FILE, or --videos with a folder for each class")

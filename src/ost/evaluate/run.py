@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -39,6 +39,7 @@ class Question:
         clips: the videos that are there; their labels are of the pack.
         missing: those that are not.
         notices: what the user should know of the videos, one sentence each.
+        unclear: video -> why it cannot be told which file it is.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Question:
     clips: Sequence[Clip]
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    unclear: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Answer:
         logits: fp32 [n, A]; of several views the log of their mean probability.
         truth: bool [n, A], what the videos show.
         missing: videos of the list that are not there.
-        unreadable: path -> cause.
+        unreadable: path -> cause, with the videos of which it cannot be told which file they are.
     """
 
     title: str
@@ -208,5 +210,6 @@ def _answer(question: Question, logits: dict[str, Floats], unreadable: dict[str,
         else np.zeros((0, len(names)), np.float32),
         truth,
         question.missing,
-        {str(c.path): unreadable[str(c.path)] for c in question.clips if str(c.path) in unreadable},
+        {str(c.path): unreadable[str(c.path)] for c in question.clips if str(c.path) in unreadable}
+        | dict(question.unclear),
     )
