@@ -143,7 +143,7 @@ def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tu
         measured = _measure(config, ranks, device)
         lost = measured.lost
         if ranks.first:
-            show_failures(stderr(), lost, measured.task.videos + sum(len(a.missing) for a in measured.lists))
+            show_failures(stderr(), lost, measured.scored + len(lost))
             show_measured(stdout(), measured)
             save_run(run, measured)
             if scores is not None:

@@ -80,6 +80,11 @@ class Measured:
         return None if self.asked == MEAN_POOL else self.answers[MEAN_POOL]
 
     @property
+    def scored(self) -> int:
+        """How many videos were scored, each counted once."""
+        return len({path for answer in self.lists for path in answer.paths})
+
+    @property
     def lost(self) -> list[VideoError]:
         """Videos that were not scored, each once."""
         causes = {path: cause for found in self.lists for path, cause in found.unreadable.items()}
