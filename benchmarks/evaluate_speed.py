@@ -34,7 +34,8 @@ from ost.backbones.load import load_backbone
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
 from ost.descriptors.shipped import shipped_pack
-from ost.evaluate.run import Question, answer
+from ost.evaluate.question import Question
+from ost.evaluate.run import answer
 from ost.recognition.embed import class_head, decode_views
 from ost.recognition.recognizer import Settings
 from ost.runtime import cpu_has_fast_bf16

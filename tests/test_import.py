@@ -23,6 +23,10 @@ def test_importing_and_reading_packs_loads_no_large_library(code):
     assert not modules_after(code) & HEAVY
 
 
+def test_listing_protocols_does_not_wait_for_torch():
+    assert "torch" not in modules_after("import ost.evaluate.protocols")
+
+
 def test_every_public_name_can_be_had():
     assert all(getattr(ost, name) is not None for name in ost.__all__)
     assert set(ost.__all__) <= set(dir(ost))

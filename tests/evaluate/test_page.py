@@ -15,7 +15,7 @@ from ost.evaluate.config import EvaluateConfig
 from ost.evaluate.measure import Task, measure
 from ost.evaluate.page import ALL_CLASSES, CLASSES, GROUPS, render_page
 from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
-from ost.evaluate.run import Question
+from ost.evaluate.question import Question
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} $x_1$ & café 東京")
 

@@ -15,7 +15,8 @@ from ost.descriptors.spec import resolve
 from ost.errors import UsageError
 from ost.evaluate import run as evaluate_run
 from ost.evaluate.protocols import PROTOCOLS, ask
-from ost.evaluate.run import Question, answer
+from ost.evaluate.question import Question
+from ost.evaluate.run import answer
 from ost.evaluate.summary import summary
 from ost.evaluate.ways import ablation
 from ost.recognition.recognizer import Recognizer, Settings

@@ -123,7 +123,8 @@ def _score(
     tower: Backbone, pack: Pack, clips: Path, dataset: str | None, only_labelled: bool, frames: int
 ) -> dict[Way, Answer]:
     from ost.datasets.manifest import read_manifest
-    from ost.evaluate.run import Question, answer
+    from ost.evaluate.question import Question
+    from ost.evaluate.run import answer
     from ost.evaluate.ways import ablation
     from ost.recognition.recognizer import Settings
 

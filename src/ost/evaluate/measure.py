@@ -12,7 +12,8 @@ from ost.descriptors.names import sided
 from ost.errors import UsageError, VideoError
 from ost.evaluate.config import OWN, EvaluateConfig
 from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS, Protocol, ask, ask_own
-from ost.evaluate.run import Answer, Question, answer
+from ost.evaluate.question import Question
+from ost.evaluate.run import Answer, answer
 from ost.evaluate.summary import Summary, summary
 from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
 from ost.runtime import Ranks

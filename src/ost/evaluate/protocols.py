@@ -13,7 +13,7 @@ from ost.catalog import Catalog
 from ost.datasets.catalog import BENCHMARKS, class_names, read_split
 from ost.datasets.manifest import Clip
 from ost.descriptors.spec import Spec, resolve
-from ost.evaluate.run import Question
+from ost.evaluate.question import Question
 from ost.sources import Found, listed_clips, own_clips
 
 Combine = Literal["mean", "harmonic"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -13,10 +14,9 @@ import torch
 from torch import Tensor
 
 from ost.backbones.base import Backbone
-from ost.datasets.manifest import Clip
-from ost.descriptors.pack import Pack
 from ost.errors import VideoError
 from ost.evaluate.metrics import Bools, Floats, Ints, mean_average_precision, mean_per_class, per_class, top
+from ost.evaluate.question import Question
 from ost.evaluate.ways import Way, way_of
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
@@ -27,27 +27,6 @@ from ost.types import ClassHead, FrameEmbeddings, Kind
 from ost.video.transform import view_preprocess
 
 AT_ONCE = 16  # videos matched together; a score does not depend on it
-
-
-@dataclass(frozen=True)
-class Question:
-    """Videos of one list, and the classes to tell apart.
-
-    Attributes:
-        title: of the list.
-        pack: the classes.
-        clips: the videos that are there; their labels are of the pack.
-        missing: those that are not.
-        notices: what the user should know of the videos, one sentence each.
-        unclear: video -> why it cannot be told which file it is.
-    """
-
-    title: str
-    pack: Pack
-    clips: Sequence[Clip]
-    missing: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
-    unclear: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -171,16 +150,17 @@ def _embedded(
     advance: Callable[[], None],
 ) -> Iterator[dict[str, FrameEmbeddings]]:
     """Embeddings by path, block by block; what cannot be read is put down."""
-    results = stored_embeddings(backbone, [path for block in blocks for path in block], settings.views)
-    for block in blocks:
-        readable: dict[str, FrameEmbeddings] = {}
-        for path, found in zip(block, results, strict=False):
-            advance()
-            if isinstance(found, VideoError):
-                unreadable[path] = found.cause
-            else:
-                readable[path] = found
-        yield readable
+    paths = [path for block in blocks for path in block]
+    with contextlib.closing(stored_embeddings(backbone, paths, settings.views)) as results:
+        for block in blocks:
+            readable: dict[str, FrameEmbeddings] = {}
+            for path, found in zip(block, results, strict=False):
+                advance()
+                if isinstance(found, VideoError):
+                    unreadable[path] = found.cause
+                else:
+                    readable[path] = found
+            yield readable
 
 
 def _logits(embedded: Sequence[FrameEmbeddings], head: ClassHead, way: Way) -> Tensor:

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -46,7 +46,7 @@ class _Fetched(NamedTuple):
 
 def stored_embeddings(
     backbone: Backbone, paths: Sequence[str | Path], views: Views
-) -> Iterator[FrameEmbeddings | VideoError]:
+) -> Generator[FrameEmbeddings | VideoError]:
     """Embeddings [V, T, D] of the views of each video, from the store where it has them.
 
     The next clips are decoded while the towers look at this one.
