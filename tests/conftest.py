@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The processes share the cores; threads of each would wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from ost.files import package_file
 
 SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
