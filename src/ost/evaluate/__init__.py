@@ -1,1 +1,1 @@
-"""How good things are, measured: packs, and what they do on labelled clips."""
+"""How good things are, measured: protocols on labelled videos, and packs."""
