@@ -188,10 +188,14 @@ def show_comparison(console: Console, found: Comparison, a: Path, b: Path) -> No
             console.print(f"largest difference of a logit {found.largest:.2g}")
     if found.unpaired != (0, 0):
         console.print(f"videos that only A scored: {found.unpaired[0]}, only B: {found.unpaired[1]}")
+    if found.classes:
+        console.print("classes that changed most, A -> B, and of how many videos:")
     for change in found.classes:
         console.print(Text(f"  {change.a:.0%} -> {change.b:.0%} of {change.videos}  {change.name}"))
+    if found.settings:
+        console.print("what was otherwise, A -> B:")
     for key, (before, after) in found.settings.items():
-        console.print(Text(f"{key}: {before} -> {after}"))
+        console.print(Text(f"  {key}: {before} -> {after}"))
 
 
 @contextmanager
