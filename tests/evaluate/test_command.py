@@ -20,8 +20,8 @@ NAMES = ["riding a bike", "playing piano", "brushing teeth", "archery"]
 
 
 @pytest.fixture(autouse=True)
-def quiet(own_cache, one_thread, tmp_path, monkeypatch):
-    """Own cache and working folder; problems too small to be shared out."""
+def elsewhere(tmp_path, monkeypatch):
+    """Runs go into a working folder of their own."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ost.backbones.load import load_backbone
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
 from ost.evaluate.config import EvaluateConfig
@@ -42,16 +41,6 @@ class Parsed(HTMLParser):
     @property
     def words(self):
         return " ".join(" ".join(self.text).split())
-
-
-@pytest.fixture(autouse=True)
-def quiet(own_cache, one_thread):
-    """Own cache; problems too small to be shared out."""
-
-
-@pytest.fixture(scope="module")
-def backbone(tiny):
-    return load_backbone(None, tiny, device="cpu", dtype="fp32")
 
 
 @pytest.fixture

@@ -25,16 +25,6 @@ from ost.runtime import Ranks
 NAMES = ["riding a bike", "playing piano", "brushing teeth", "archery"]
 
 
-@pytest.fixture(autouse=True)
-def quiet(own_cache, one_thread):
-    """Own cache; problems too small to be shared out."""
-
-
-@pytest.fixture(scope="module")
-def backbone(tiny):
-    return load_backbone(None, tiny, device="cpu", dtype="fp32")
-
-
 @pytest.fixture
 def clips(tmp_path, tiny_videos):
     """Nine videos of three of four classes, each once in its folder."""

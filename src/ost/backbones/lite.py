@@ -33,9 +33,8 @@ from ost.types import FrameEmbeddings
 
 IMAGENET_NAMES = "zero_shot_metadata.py"
 TOP = 10
-FRAMES_AT_ONCE = (
-    2  # fit a CPU's caches, and what malloc keeps: more at once fault their pages in again and again
-)
+# More do not fit a CPU's caches, nor what malloc keeps: their pages are faulted in again and again.
+FRAMES_AT_ONCE = 2
 # One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
 # same eps suits both; the scale then makes it two logits.
 SPREAD = 0.1
@@ -110,9 +109,8 @@ class LiteBackbone:
         for _ in range(count):
             pool.submit(ready.wait)
         ready.wait()
-        torch.set_num_threads(
-            count
-        )  # a thread's number is its own, but that of threads to come was set with it
+        # A thread's number is its own, but that of threads to come was set with it.
+        torch.set_num_threads(count)
         return pool
 
     @cached_property
