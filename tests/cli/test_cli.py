@@ -1,5 +1,7 @@
 import json
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,10 @@ def test_help_tells_what_a_command_is_for(command):
     assert "Usage" in CliRunner().invoke(app, [*command, "--help"]).output
 
 
-def test_the_module_runs_as_a_command():
-    shown = subprocess.run(["ost", "--version"], check=True, capture_output=True, text=True)
+SCRIPT = (str(Path(sysconfig.get_path("scripts")) / "ost"),)
+
+
+@pytest.mark.parametrize("command", [SCRIPT, (sys.executable, "-m", "ost")], ids=["script", "module"])
+def test_the_command_runs_as_a_script_and_as_a_module(command):
+    shown = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
     assert shown.stdout.startswith("ost 0.")

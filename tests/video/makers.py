@@ -49,6 +49,7 @@ def video(
     ticks=None,
     matrix=None,
     pictures=None,
+    title="",
 ):
     """Encode `count` numbered frames.
 
@@ -57,10 +58,13 @@ def video(
         ticks: presentation time of each frame in units of 1/rate, instead of 0, 1, 2...
         matrix: the nine integers of a display matrix.
         pictures: uint8 [H, W, C] frames to encode instead of the numbered ones.
+        title: a tag of the container.
     """
     shown = pictures or [picture(i, size) for i in range(count)]
     ticks = ticks or range(len(shown))
     with av.open(str(path), "w", format=container, options=dict(muxer)) as output:
+        if title:
+            output.metadata["title"] = title
         stream = output.add_stream(codec, rate=rate, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.time_base = Fraction(1, rate)

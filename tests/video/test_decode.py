@@ -118,6 +118,15 @@ def test_wrong_frame_count_in_the_header_is_not_believed(tmp_path):
         assert numbers(frames) == middle_indices(40, 16) and frames.notices == ()
 
 
+@pytest.mark.parametrize("name", ["tagged.mp4", "tagged.mkv", "tagged.avi"])
+def test_a_tag_in_another_encoding_than_utf8_does_no_harm(tmp_path, name):
+    path = video(tmp_path / name, 8, title="a title in ASCII")
+    data = path.read_bytes()
+    assert b"a title in ASCII" in data
+    path.write_bytes(data.replace(b"a title in ASCII", "заглавие, cp1251".encode("cp1251")))
+    assert numbers(decode(path, frames=8)) == list(range(8))
+
+
 def test_film_beside_a_cover_picture_is_the_one_decoded(tmp_path):
     film = video(tmp_path / "film.mkv", 20)
     with av.open(str(film)) as source, av.open(str(tmp_path / "both.mp4"), "w") as output:

@@ -41,10 +41,10 @@ def opened(name: str, place: Path | Member) -> Generator[tuple[InputContainer, V
         with av.open(
             address,
             mode="r",
-            metadata_errors="replace",
             container_options={**protocol, "format_whitelist": _formats()},
             options=limits,
             timeout=STUCK_SECONDS,
+            **_metadata_options(),
         ) as container:
             stream = _video_stream(container)
             if stream is None:
@@ -131,6 +131,14 @@ def keyframe_packet(container: InputContainer, stream: VideoStream, pts: int) ->
 
 def _ticks(stream: VideoStream, seconds: float) -> int:
     return int(seconds / stream.time_base) if stream.time_base else 0
+
+
+@cache
+def _metadata_options() -> dict[str, str]:
+    """The arguments by which tags in another encoding than UTF-8 do no harm; PyAV 19 needs none."""
+    import av
+
+    return {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @cache

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +11,6 @@ from ost.errors import VideoError
 from ost.types import Preprocess
 
 if TYPE_CHECKING:
-    from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
 
 MAX_PIXELS = 40_000_000  # 8K is 33 million; what claims more is broken or an attack
@@ -84,12 +82,12 @@ def upright(picture: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
 def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     try:
-        for data in cast("Iterable[SideData]", frame.side_data):
-            if data.type.name == "DISPLAYMATRIX":
-                a, b, _, c, d, *_ = np.frombuffer(memoryview(data), np.int32).tolist()
-                return a, b, c, d
+        matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 knows no EXIF, which photos have, and then lists nothing
-        pass
+        matrix = None
+    if matrix is not None:
+        a, b, _, c, d, *_ = np.frombuffer(memoryview(matrix), np.int32).tolist()
+        return a, b, c, d
     turn = math.radians(frame.rotation)
     return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
 
