@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ost.knowledge import describe
     from ost.recognition.match import match
     from ost.recognition.prediction import Prediction
-    from ost.recognition.recognizer import Recognizer, Settings
+    from ost.recognition.recognizer import Recognizer
+    from ost.recognition.settings import Settings
     from ost.transport import score
     from ost.types import ClassHead, Evidence, FrameEmbeddings, Frames, Scores
     from ost.video.decode import decode
@@ -37,7 +38,7 @@ _HOMES = {
     "match": "ost.recognition.match",
     "Prediction": "ost.recognition.prediction",
     "Recognizer": "ost.recognition.recognizer",
-    "Settings": "ost.recognition.recognizer",
+    "Settings": "ost.recognition.settings",
     "score": "ost.transport",
     **dict.fromkeys(("ClassHead", "Evidence", "FrameEmbeddings", "Frames", "Scores"), "ost.types"),
     "decode": "ost.video.decode",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -54,11 +54,15 @@ class Catalog(Mapping[str, T], Generic[T]):
         raise UsageError(f"there is no {self.kind} called {name!r}{did_you_mean(name, self)}")
 
 
-def did_you_mean(name: str, known: Mapping[str, object] | list[str]) -> str:
+def did_you_mean(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
     """The tail of an error message: near misses of `name`, or the first few known names."""
-    folded = {candidate.casefold(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
-    if near:
-        return "; did you mean " + " or ".join(repr(folded[hit]) for hit in near) + "?"
+    if near := near_misses(name, known):
+        return "; did you mean " + " or ".join(map(repr, near)) + "?"
     some = sorted(known)[:8]
     return f"; known are {', '.join(some)}{', ...' if len(known) > 8 else ''}" if some else ""
+
+
+def near_misses(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The known names that are most like this one, in any case; none if none is like it."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    return [folded[hit] for hit in difflib.get_close_matches(name.casefold(), folded, n=most, cutoff=0.6)]

@@ -2,9 +2,53 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
+# An argument within a remedy, with the value it should have: {backbone=lite}, or {resume} for one without.
+_ARGUMENT = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
+# (argument, value) -> how a caller writes it; None if the caller has no such argument.
+Speller = Callable[[str, str | None], str | None]
+
 
 class OstError(Exception):
-    """Base of every error raised on purpose; its text is one sentence for the user."""
+    """Base of every error raised on purpose; its text is one sentence for the user.
+
+    Args:
+        fault: what is wrong, and where.
+        remedies: what to do about it, each a way of its own. An argument in one stands in braces, as in
+            "use {backbone=lite}", and is spelled as the caller writes it: `backbone="lite"` in Python, and by a
+            command with its own option. A command leaves out the remedies with an argument that it lacks.
+    """
+
+    exit_code = 2  # of a command that ends by it
+
+    def __init__(self, fault: str, *remedies: str) -> None:
+        super().__init__(fault, *remedies)
+        self.fault = fault
+        self.remedies = remedies
+
+    def __str__(self) -> str:
+        return self.spelled(_in_python)
+
+    def spelled(self, speller: Speller) -> str:
+        """The sentence, with its arguments as `speller` writes them."""
+        remedies = [text for remedy in self.remedies if (text := _spelled(remedy, speller)) is not None]
+        return "; ".join([self.fault, *([", or ".join(remedies)] if remedies else [])])
+
+
+def _spelled(remedy: str, speller: Speller) -> str | None:
+    arguments = {found[0]: speller(found[1], found[2]) for found in _ARGUMENT.finditer(remedy)}
+    if None in arguments.values():
+        return None
+    return _ARGUMENT.sub(lambda found: str(arguments[found[0]]), remedy)
+
+
+def _in_python(argument: str, value: str | None) -> str:
+    name = {"backbone": "name"}.get(argument, argument)  # of `ost.load`
+    if value is None:
+        return name
+    return f"{name}={value}" if value.isdigit() or value.isupper() else f'{name}="{value}"'
 
 
 class UsageError(OstError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ost.backbones.catalog import DEFAULT
+from ost.backbones.names import check_backbone
 from ost.backbones.tokens import text_context
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, class_list
@@ -51,9 +53,12 @@ def describe(
     Raises:
         UsageError, ServerFailed, PackError, WeightsError: see `write_pack`, `Server` and `text_context`.
     """
-    wanted, context = class_list(spec), text_context(backbone)
-    asked = question(wanted, count=count, setting=setting, language=language)
+    wanted = class_list(spec)
+    check_backbone(backbone or DEFAULT)
     with Server(model, base_url, temperature=temperature, tries=tries, timeout=timeout) as server:
+        # A server that answers first: reading a text tower's tokenizer takes seconds.
+        context = text_context(backbone)
+        asked = question(wanted, count=count, setting=setting, language=language)
         written = write_pack(
             wanted,
             asked,

@@ -16,6 +16,7 @@ from ost.catalog import Catalog
 from ost.datasets.catalog import BENCHMARKS, class_names
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError
+from ost.runs import ABSENT, Missing
 from ost.sources import Found, listed_clips, own_clips
 from ost.train.config import TrainConfig, with_settings
 from ost.train.task import Task, make_task
@@ -88,7 +89,6 @@ def prepare(
         found, names = _of_benchmark(recipe, sources, config.seed)
     held_out = _held_out(recipe, sources, names)
     classes: Spec = sources.classes or (names and resolve(config.classes).select(names)) or config.classes
-    lost = [f"{video}: {why}" for one in (found, held_out) for video, why in one.unclear.items()]
     picked = sources.shots if recipe.benchmark is None or sources.manifest else None
     task = make_task(
         found.clips,
@@ -96,10 +96,18 @@ def prepare(
         classes,
         picked,
         config.seed,
-        (*found.missing, *found.unclear, *held_out.missing, *held_out.unclear),
+        (*_missing("train", found), *_missing("held-out", held_out)),
     )
     task.check_missing(config.max_unreadable)
-    return config, replace(task, notices=(*found.notices, *held_out.notices, *lost))
+    return config, replace(task, notices=(*found.notices, *held_out.notices))
+
+
+def _missing(title: str, found: Found) -> list[Missing]:
+    """The videos of a list that cannot be used."""
+    return [
+        *(Missing(title, video, ABSENT) for video in found.missing),
+        *(Missing(title, video, cause) for video, cause in found.unclear.items()),
+    ]
 
 
 def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:
@@ -324,11 +332,11 @@ def text_only(shots: int | None = None) -> TrainConfig:
 def adapter(shots: int | None = None) -> TrainConfig:
     """A small adapter over frozen towers, from stored embeddings: for a laptop and 30 clips, any backbone.
 
-    Command: ost train adapter --videos clips/ --shots 4 --backbone lite
+    Command: ost train adapter --videos clips/ --shots 4 [--backbone lite]
     Cost: one pass of the towers over the clips, then seconds; see benchmarks for what was measured.
     Expect: measured with lite, see benchmarks (adapter_accuracy.py).
     """
-    return TrainConfig(recipe="adapter", tune="adapter", loss="classes", backbone="lite", frames=32)
+    return TrainConfig(recipe="adapter", tune="adapter", loss="classes", frames=32)
 
 
 def _recipes() -> dict[str, Recipe]:

@@ -35,7 +35,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used ({reason}); try --device cpu") from error
+        raise UsageError(f"device {name!r} cannot be used ({reason})", "try {device=cpu}") from error
     return device
 
 
@@ -61,9 +61,9 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cpu" and cpu_has_fast_bf16()
         return torch.bfloat16 if fast else torch.float32
     if name not in DTYPES:
-        raise UsageError(f"there is no dtype {name!r}; use one of {', '.join(DTYPES)}")
+        raise UsageError(f"there is no dtype {name!r}", f"use one of {', '.join(DTYPES)}")
     if name == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 is slow on CPUs; use --dtype fp32 or bf16")
+        raise UsageError("fp16 is slow on CPUs", "use {dtype=fp32}", "{dtype=bf16}")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 

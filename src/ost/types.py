@@ -106,7 +106,7 @@ class FrameEmbeddings:
         values: fp32 [B, T, D], each frame L2-normalised.
         norms: fp32 [B, T], lengths before normalisation (mean-pool matching averages raw embeddings).
         mask: bool [B, T], False where a clip has no such frame; None if all are there.
-        features: fp32 [B, T, F], what a trained adapter's classes read; None where nothing does.
+        features: fp32 [B, T, F], what an adapter reads, as the towers give them; None where they give none.
     """
 
     values: Tensor
@@ -139,15 +139,22 @@ class Descriptors:
 
 @dataclass(frozen=True)
 class LearnedClasses:
-    """What an adapter learned of the classes from examples; its term joins their logits.
+    """What an adapter learned from examples: of the classes, and of the frames that are matched with them.
 
     Attributes:
         weight: fp32 [A, F], against the features of frames; zero for a class that had no example.
         bias: fp32 [A].
+        temperature: what the logits of the descriptors are multiplied with.
+        centre: fp32 [F], mean feature of the examples.
+        down, up: fp32 [R, F] and [D, R], the residual on frame embeddings.
     """
 
     weight: Tensor
     bias: Tensor
+    temperature: float
+    centre: Tensor
+    down: Tensor
+    up: Tensor
 
 
 @dataclass(frozen=True)

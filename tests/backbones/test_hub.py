@@ -24,7 +24,7 @@ OPENAI = BACKBONES["ViT-B-16/openai"].weights
 K400 = PUBLISHED["ost/k400"].weights
 SAFETENSORS, BIN = (f"/{OPENAI.repo}/resolve/main/{file}" for file in OPENAI.files)
 SPACE = f"/spaces/{K400.repo}/resolve/main/{K400.files[0]}"
-HELP = "download that file by other means and pass it with {}--weights FILE, or use --backbone lite"
+HELP = 'download that file by other means and pass it with weights=FILE, or use name="lite"'
 
 
 class Hub:
@@ -139,8 +139,7 @@ def refusal(file=OPENAI, name="ViT-B-16/openai"):
         fetch(file, name)
     text = str(caught.value)
     assert text.startswith(f"{name}: {file.repo}/{file.files[0]} is wanted, but ")
-    wanted = HELP.format("" if name.startswith("ost/") else f"--backbone {name} ")
-    assert text.endswith(f"; {wanted}, which needs no download") and "\n" not in text
+    assert text.endswith(f"; {HELP}, which needs no download") and "\n" not in text
     return text
 
 

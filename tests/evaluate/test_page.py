@@ -11,10 +11,11 @@ import pytest
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
 from ost.evaluate.config import EvaluateConfig
-from ost.evaluate.measure import Task, measure
+from ost.evaluate.measure import measure
 from ost.evaluate.page import ALL_CLASSES, CLASSES, GROUPS, render_page
 from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
 from ost.evaluate.question import Question
+from ost.evaluate.task import Task
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} $x_1$ & café 東京")
 

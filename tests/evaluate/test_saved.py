@@ -18,10 +18,11 @@ from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import UsageError
 from ost.evaluate.config import EvaluateConfig
-from ost.evaluate.measure import Measured, Task
+from ost.evaluate.measure import Measured
 from ost.evaluate.protocols import OWN_PROTOCOL
 from ost.evaluate.run import Answer, Question
-from ost.evaluate.saved import MAX_BYTES, RUN, SCORES, load_run, new_run, record, save_run, save_scores
+from ost.evaluate.saved import MAX_BYTES, RUN, SCORES, load_run, record, save_run, save_scores
+from ost.evaluate.task import Task
 from ost.evaluate.ways import MEAN_POOL, way_of
 
 ODD = (
@@ -350,31 +351,6 @@ def test_scores_with_a_changed_byte_are_read_or_refused(run):
             text = str(error)
             assert text.startswith(f"{run / SCORES}: ") and "\n" not in text
     assert refused
-
-
-def test_a_new_run_takes_the_first_free_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    measured, taken = made(usual()), []
-    for _ in range(3):
-        folder = new_run(None, "few-shot/hmdb51")
-        assert not folder.exists()
-        save_run(folder, measured)
-        taken.append(folder)
-    assert taken == [Path("runs", f"few-shot-hmdb51{end}") for end in ("", "-2", "-3")]
-    Path("runs", "own").mkdir()
-    Path("runs", "own-2").touch()
-    assert new_run(None, "own") == Path("runs", "own-3"), "what is there is no run, and not ours"
-
-
-def test_a_new_run_never_takes_the_place_of_another(run, tmp_path):
-    with pytest.raises(UsageError, match="holds a run already"):
-        new_run(run, "own")
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(UsageError, match="is not a folder"):
-        new_run(tmp_path / "notes.txt", "own")
-    (tmp_path / "kept").mkdir()
-    for free in (tmp_path / "kept", tmp_path / "new" / "run"):
-        assert new_run(free, "own") == free
 
 
 @pytest.mark.parametrize("folder", ["list=one", "_runs", ".runs", "a b,ü"])

@@ -235,9 +235,9 @@ def test_the_central_view_sees_what_a_recognition_of_one_crop_sees(model, make_v
 def test_weights_that_see_the_whole_frame_refuse_several_crops_before_they_read_a_text(model, make_video):
     model.backbone.preprocess = Preprocess(16, None, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
     videos = [make_video("clip")]
-    with pytest.raises(UsageError, match=r"use one crop, e\.g\. --views 4x1"):
+    with pytest.raises(UsageError, match="use one crop"):
         list(model.recognize_all(videos, PACK, crops=3))
-    with pytest.raises(UsageError, match=r"use one crop, e\.g\. --views 4x1"):
+    with pytest.raises(UsageError, match="use one crop"):
         model.recognize(videos[0], PACK, crops=10)
     assert model.backbone.texts == []
     assert len(model.recognize(videos[0], PACK, clips=4).embeddings.values) == 4

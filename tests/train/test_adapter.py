@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
-from ost.backbones.adapter import KEY, AdaptedBackbone, is_adapter, read_adapter, save_adapter
+from ost.backbones.adapter import AdaptedBackbone, read_adapter, save_adapter
 from ost.backbones.load import load_backbone
+from ost.backbones.names import ADAPTER_KEY, is_adapter
 from ost.errors import WeightsError
 from ost.files import file_hash
 from ost.recognition.embed import class_head
-from ost.recognition.match import match
+from ost.recognition.match import adapted, match
 from ost.recognition.recognizer import Recognizer, Settings
 from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.train.adapter import PENALTIES, Examples, _regress, accuracy, fit_adapter, some, zero_shot_accuracy
@@ -131,21 +132,25 @@ def test_one_example_a_class_is_enough(backbone, head, examples, config):
 
 
 def shown(adapter, head):
-    return replace(
-        head, logit_scale=head.logit_scale * adapter.temperature, learned=adapter.classes(head.names)
-    )
+    return replace(head, learned=adapter.classes(head.names))
 
 
 def logits_of(adapter, head, frames):
-    return match(adapter.adapted(frames), shown(adapter, head)).logits
+    return match(frames, shown(adapter, head)).logits
+
+
+def without_classes(adapter, head, frames):
+    """Logits of the descriptors alone: at the temperature, of frames that the residual moved."""
+    learned = adapter.classes(head.names)
+    return learned.temperature * match(adapted(frames, learned), head).logits
 
 
 def test_an_adapter_fits_its_examples_better_than_without(fitted, head, examples, config):
     zero_shot = match(examples.frames, head).logits
-    adapted = logits_of(fitted.adapter, head, examples.frames)
-    assert cross_entropy(adapted, examples.labels) < 0.8 * cross_entropy(zero_shot, examples.labels)
+    after_training = logits_of(fitted.adapter, head, examples.frames)
+    assert cross_entropy(after_training, examples.labels) < 0.8 * cross_entropy(zero_shot, examples.labels)
     after = accuracy(fitted.adapter, head, examples, config)
-    assert after == float((adapted.argmax(-1) == examples.labels).float().mean())
+    assert after == float((after_training.argmax(-1) == examples.labels).float().mean())
     assert after > zero_shot_accuracy(head, examples, config)
 
 
@@ -163,8 +168,7 @@ def test_the_linear_term_of_the_logits_is_the_map_of_the_mean_feature(fitted, he
     adapter, raw = fitted.adapter, examples.frames.features
     unit = normalize(raw, dim=-1)
     features = normalize(unit - adapter.centre, dim=-1)
-    bare = replace(shown(adapter, head), learned=None)
-    rest = logits_of(adapter, head, examples.frames) - match(adapter.adapted(examples.frames), bare).logits
+    rest = logits_of(adapter, head, examples.frames) - without_classes(adapter, head, examples.frames)
     expected = features.mean(1) @ adapter.weight.T + adapter.bias
     torch.testing.assert_close(rest, expected, atol=1e-4, rtol=1e-5)
 
@@ -173,9 +177,9 @@ def test_matching_through_a_recognizer_gives_the_logits_of_training(
     fitted, head, examples, labelled, backbone, pack, tmp_path
 ):
     save_adapter(fitted.adapter, tmp_path / "a.safetensors")
-    adapted = AdaptedBackbone(backbone, read_adapter(tmp_path / "a.safetensors"), "a")
+    loaded = AdaptedBackbone(backbone, read_adapter(tmp_path / "a.safetensors"), "a")
     expected = logits_of(fitted.adapter, head, examples.frames)
-    results = Recognizer(adapted, Settings(frames=3), cache=False).recognize_all(labelled.paths, pack)
+    results = Recognizer(loaded, Settings(frames=3), cache=False).recognize_all(labelled.paths, pack)
     for i, prediction in enumerate(results):
         found = {score.name: score.logit for score in prediction.classes}
         # logits of a similarity that is rounded at 6e-8, times a scale of up to 400
@@ -196,8 +200,7 @@ def test_an_adapter_is_loaded_over_the_weights_that_it_names(
 def test_classes_that_training_did_not_know_keep_their_zero_shot_logits(fitted, head, examples):
     adapter = replace(fitted.adapter, names=("red square", "something else", "blue square"))
     found = logits_of(adapter, head, examples.frames)
-    bare = replace(shown(adapter, head), learned=None)
-    expected = match(adapter.adapted(examples.frames), bare).logits
+    expected = without_classes(adapter, head, examples.frames)
     assert torch.equal(found[:, 1], expected[:, 1])
     assert not torch.allclose(found[:, [0, 2]], expected[:, [0, 2]], atol=1e-2)
 
@@ -208,8 +211,7 @@ def test_classes_without_examples_keep_their_zero_shot_logits_at_the_temperature
     two = some(examples, [i for i, label in enumerate(examples.labels.tolist()) if label != 1])
     adapter = fit_adapter(backbone, head, two, config).adapter
     found = logits_of(adapter, head, examples.frames)
-    bare = replace(shown(adapter, head), learned=None)
-    expected = match(adapter.adapted(examples.frames), bare).logits
+    expected = without_classes(adapter, head, examples.frames)
     torch.testing.assert_close(found[:, 1], expected[:, 1])
     assert adapter.names == ("red square", "blue square")
 
@@ -282,7 +284,7 @@ def hostile(tensors=(), told=(), drop=(), raw=None):
         for name in drop:
             all_tensors.pop(name, None)
             all_told.pop(name, None)
-        save_file(all_tensors, file, metadata={KEY: json.dumps(all_told) if raw is None else raw})
+        save_file(all_tensors, file, metadata={ADAPTER_KEY: json.dumps(all_told) if raw is None else raw})
 
     return write
 
@@ -350,7 +352,6 @@ def test_an_adapter_for_embeddings_of_another_width_is_refused(backbone, tmp_pat
     """The hash of the weights can be forged or carried over by hand; the shapes tell."""
     tensors, told = parts(dim=48)
     told["backbone_hash"] = backbone.weights_hash
-    save_file(tensors, tmp_path / "a.safetensors", metadata={KEY: json.dumps(told)})
+    save_file(tensors, tmp_path / "a.safetensors", metadata={ADAPTER_KEY: json.dumps(told)})
     with pytest.raises(WeightsError):
-        adapted = AdaptedBackbone(backbone, read_adapter(tmp_path / "a.safetensors"), "a")
-        adapted.embed_clips(torch.zeros(1, 3, 3, 32, 32))
+        AdaptedBackbone(backbone, read_adapter(tmp_path / "a.safetensors"), "a")

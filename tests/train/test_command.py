@@ -96,8 +96,11 @@ def test_a_recipe_of_a_benchmark_runs_on_a_root_with_the_right_names(recipe, tra
     assert len(rows_of(run / "train.csv")) == 6
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"] == recipe
-    missing = (run / "missing.txt").read_text().splitlines()
-    assert f"{len(missing)} videos of the lists are not there" in err
+    missing = rows_of(run / "missing.csv")
+    assert all(row["cause"] == "is in the list and not there" for row in missing)
+    total = len(missing) + 6 + 3
+    assert f"{len(missing):,} of {total:,} videos could not be used" in err
+    assert f"and {len(missing) - 10:,} more; all of them are in {run / 'missing.csv'}" in err
 
 
 def official_list(name, benchmark, root, stand_in, tmp_path):
@@ -200,7 +203,17 @@ def test_held_out_clips_may_be_given(train, clips):
 def test_the_adapter_of_the_embedded_backbone_trains_from_the_command_line(ost_command, clips, tmp_path):
     run = tmp_path / "run"
     code, out, err = ost_command(
-        "train", "adapter", "--videos", clips, "--shots", 2, "-o", run, *settings(frames=4)
+        "train",
+        "adapter",
+        "--backbone",
+        "lite",
+        "--videos",
+        clips,
+        "--shots",
+        2,
+        "-o",
+        run,
+        *settings(frames=4),
     )
     assert code == 0, err
     assert "of 6 held-out clips recognised, " in out and "before training" in out

@@ -121,7 +121,7 @@ def test_a_trained_transformer_over_time_sees_the_order_of_frames(config, pack):
 @pytest.mark.parametrize("frames", [1, 2, 4])
 def test_other_frames_than_in_training_are_refused_with_the_number_to_use(config, pack, frames):
     backbone = learner_of(config, pack, **TEMPORAL).backbone
-    with pytest.raises(UsageError, match=f"look at 3 frames a clip, not {frames}; use --frames 3"):
+    with pytest.raises(UsageError, match=f"look at 3 frames a clip, not {frames}; use frames=3"):
         backbone.embed_clips(clip_pixels(frames))
 
 

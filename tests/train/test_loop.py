@@ -122,7 +122,7 @@ def test_sigterm_saves_and_ends_and_the_run_goes_on_to_the_same_bits(config, tas
         if event.kind == "step" and event.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="after step 3 of 4; go on with --resume"):
+    with pytest.raises(Interrupted, match="after step 3 of 4; go on with resume"):
         train(config, task, tmp_path / "asked", watch=ask)
     assert state_of(tmp_path / "asked")[0].name == "step-0000003"
     train(config, task, tmp_path / "asked", resume=True)

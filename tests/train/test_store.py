@@ -17,6 +17,7 @@ import ost.recognition.store as store
 from ost.backbones.adapter import Adapter
 from ost.backbones.base import frame_embeddings
 from ost.errors import VideoError
+from ost.recognition.match import adapted
 from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.types import FrameEmbeddings
 
@@ -33,6 +34,7 @@ class Towers:
     def __init__(self, preprocess, weights_hash="w", features=True):
         self.name, self.weights_hash, self.precision = "towers", weights_hash, "float32"
         self.preprocess, self.features, self.seen = preprocess, features, 0
+        self.adapter = None
 
     def embed_clips(self, pixels):
         self.seen += len(pixels)
@@ -248,5 +250,5 @@ def test_embeddings_of_a_real_backbone_are_kept_with_features_that_training_take
     adapter = Adapter("b", "h", ("a",), 2, 1.0, **tensors)
     up = adapter.up.clone().requires_grad_()
     for frames in (first, second):
-        replace(adapter, up=up).adapted(frames).values.sum().backward()
+        adapted(frames, replace(adapter, up=up).classes(("a",))).values.sum().backward()
     assert bool(up.grad.any())

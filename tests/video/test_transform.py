@@ -11,7 +11,8 @@ from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 from ost.video import transform as module
 from ost.video.decode import decode
-from ost.video.transform import CROPS, central_crop, transform, view_preprocess
+from ost.video.sample import CROPS
+from ost.video.transform import central_crop, transform, view_preprocess
 
 from .makers import video
 

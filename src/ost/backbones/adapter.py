@@ -16,14 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ost.backbones.base import Backbone, TextEmbeddings
+from ost.backbones.names import ADAPTER_KEY
 from ost.errors import WeightsError, first_line
 from ost.files import atomic, file_hash, text_hash
 from ost.types import FrameEmbeddings, LearnedClasses, Preprocess, Templates
-
-KEY = "ost_adapter"
 
 
 @dataclass(frozen=True)
@@ -54,30 +52,15 @@ class Adapter:
     up: Tensor
     hash: str = ""
 
-    def features(self, raw: Tensor) -> Tensor:
-        """Raw features [B, T, F] as the adapter reads them: unit vectors from the centre, so far as they go."""
-        return normalize(normalize(raw, dim=-1) - self.centre, dim=-1)
-
-    def adapted(self, frames: FrameEmbeddings) -> FrameEmbeddings:
-        """Embeddings of a frozen backbone, with the residual added and the features prepared.
-
-        Args:
-            frames: with raw features [B, T, F].
-        """
-        assert frames.features is not None
-        features = self.features(frames.features)
-        moved = normalize(frames.values + features @ self.down.T @ self.up.T, dim=-1)
-        return replace(frames, values=moved, features=features)
-
     def classes(self, names: Sequence[str]) -> LearnedClasses:
-        """The learned rows for these classes; zero for those without examples."""
+        """What was learned, with rows for these classes; zero for those without examples."""
         known = {name: row for row, name in enumerate(self.names)}
         weight = self.weight.new_zeros(len(names), self.weight.shape[1])
         bias = self.bias.new_zeros(len(names))
         for a, name in enumerate(names):
             if name in known:
                 weight[a], bias[a] = self.weight[known[name]], self.bias[known[name]]
-        return LearnedClasses(weight, bias)
+        return LearnedClasses(weight, bias, self.temperature, self.centre, self.down, self.up)
 
     def to(self, device: Any) -> Adapter:
         """The same on another device."""
@@ -104,7 +87,7 @@ class AdaptedBackbone:
         self.weights_hash = text_hash(base.weights_hash, adapter.hash)
         self.preprocess: Preprocess = base.preprocess
         self.templates: Templates = base.templates
-        self.logit_scale = base.logit_scale * adapter.temperature
+        self.logit_scale = base.logit_scale
         self.notices = base.notices
         self.precision = base.precision
 
@@ -113,8 +96,8 @@ class AdaptedBackbone:
         return self.base.embed_frames(pixels)
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """fp32 [V, T, 3, size, size] -> adapted embeddings [V, T, D] with features."""
-        return self.adapter.adapted(self.base.embed_clips(pixels))
+        """As the frozen backbone, with features: the matching applies what was learned."""
+        return self.base.embed_clips(pixels)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """As the frozen backbone."""
@@ -134,20 +117,7 @@ def save_adapter(adapter: Adapter, path: str | Path) -> None:
     }
     tensors = {name: getattr(adapter, name).contiguous().cpu() for name in _TENSORS}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(told)})
-
-
-def is_adapter(path: Path) -> bool:
-    """Whether a file holds an adapter."""
-    from safetensors import SafetensorError, safe_open
-
-    if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            return KEY in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False  # whoever reads it as weights says what is wrong
+        save_file(tensors, temporary, metadata={ADAPTER_KEY: json.dumps(told)})
 
 
 def _names(told: Any) -> tuple[str, ...]:
@@ -166,7 +136,7 @@ def read_adapter(path: Path) -> Adapter:
 
     try:
         with safe_open(path, framework="pt") as file:
-            told: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
+            told: dict[str, Any] = json.loads((file.metadata() or {})[ADAPTER_KEY])
             tensors = {name: file.get_tensor(name).float() for name in _TENSORS}
         names = _names(told["names"])
         (classes, width), (_, rank) = tensors["weight"].shape, tensors["up"].shape

@@ -62,6 +62,11 @@ class Backbone(Protocol):
         ...
 
 
+def towers_hash(backbone: Backbone) -> str:
+    """SHA-256 of the weights that compute the embeddings, hexadecimal; an adapter over them changes none."""
+    return backbone.weights_hash if backbone.adapter is None else backbone.adapter.backbone_hash
+
+
 def frame_embeddings(raw: Tensor) -> FrameEmbeddings:
     """Raw embeddings [V, T, D] as what `match` wants."""
     return FrameEmbeddings(values=normalize(raw, dim=-1), norms=raw.norm(dim=-1))

@@ -99,8 +99,8 @@ class TemporalTransformer(nn.Module):
         """
         if frames.shape[1] != len(self.positions):
             raise UsageError(
-                f"these weights look at {len(self.positions)} frames a clip, not {frames.shape[1]}; "
-                f"use --frames {len(self.positions)}"
+                f"these weights look at {len(self.positions)} frames a clip, not {frames.shape[1]}",
+                f"use {{frames={len(self.positions)}}}",
             )
         x = frames + self.positions
         for block in self.blocks:
@@ -112,6 +112,17 @@ def split_extras(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     """(tensors of the towers, tensors of what was added)."""
     added = {name: tensor for name, tensor in state.items() if name.startswith(PREFIXES)}
     return {name: tensor for name, tensor in state.items() if name not in added}, added
+
+
+def describe_extras(state: Mapping[str, Tensor]) -> str:
+    """What training added to the towers, in words; empty if nothing."""
+    found: list[str] = []
+    if (visual := state.get("prompts.visual")) is not None and visual.ndim == 3:
+        found.append(f"learned prompts, {visual.shape[1]} in {visual.shape[0]} layers")
+    if (positions := state.get("temporal.positions")) is not None and positions.ndim == 2:
+        layers = len({name.split(".")[2] for name in state if name.startswith("temporal.blocks.")})
+        found.append(f"a transformer over time, {layers} layers for {positions.shape[0]} frames")
+    return ", ".join(found)
 
 
 def read_prompts(added: Mapping[str, Tensor], towers: Any, where: str) -> LearnedPrompts | None:

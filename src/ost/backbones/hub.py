@@ -11,13 +11,20 @@ from ost.backbones.catalog import HubFile
 from ost.errors import WeightsError, first_line
 from ost.files import cache_folder, file_hash, write_text
 
+LITE_REMEDY = "use {backbone=lite}, which needs no download"
 
-def fetch(file: HubFile, name: str) -> Path:
+
+def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
     """The local path of a hub file, downloaded if it is not in the cache.
 
     A file that is in the cache is used without asking the hub. A download that broke off goes on where it was
     at the next call. Mirrors and offline mode are huggingface_hub's own settings: HF_ENDPOINT, HF_HOME,
     HF_HUB_OFFLINE.
+
+    Args:
+        file: where it is on the hub.
+        name: what the user called it.
+        remedy: how to give a file that was had by other means, such as "{weights=FILE}"; see `OstError`.
 
     Raises:
         WeightsError: says which file is wanted, where to put it, and what works without it.
@@ -40,11 +47,10 @@ def fetch(file: HubFile, name: str) -> Path:
             reason = _reason(error)
             if not isinstance(error, EntryNotFoundError):
                 break
-    # Published weights tell what they are; those of a backbone do not tell their activation, its name does.
-    backbone = f"--backbone {name} " if file.repo_type == "model" else ""
     raise WeightsError(
-        f"{name}: {file.repo}/{file.files[0]} is wanted, but {reason}; download that file by other means and "
-        f"pass it with {backbone}--weights FILE, or use --backbone lite, which needs no download"
+        f"{name}: {file.repo}/{file.files[0]} is wanted, but {reason}",
+        f"download that file by other means and pass it with {remedy}",
+        LITE_REMEDY,
     )
 
 

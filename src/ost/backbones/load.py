@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ost.backbones.adapter import AdaptedBackbone, Adapter, is_adapter, read_adapter
+from ost.backbones.adapter import AdaptedBackbone, Adapter, read_adapter
 from ost.backbones.base import Backbone
 from ost.backbones.catalog import (
     BACKBONES,
@@ -19,8 +19,8 @@ from ost.backbones.catalog import (
     open_clip_file,
 )
 from ost.backbones.hub import fetch, show_licence_once
+from ost.backbones.names import check_backbone, check_model, check_weights, is_adapter, is_backbone
 from ost.backbones.weights import Architecture, Weights, architecture, blend, read_weights
-from ost.catalog import did_you_mean
 from ost.errors import UsageError, WeightsError
 from ost.runtime import resolve_device, resolve_dtype
 from ost.types import Preprocess
@@ -66,31 +66,20 @@ def load_backbone(
         UsageError: a name is unknown, or settings contradict each other.
         WeightsError: a file cannot be had, read, or does not fit.
     """
+    check_model(name, weights, blend=blend_ratio, blend_with=original, device=device, dtype=dtype)
     if weights is not None and is_adapter(Path(weights)):
-        if blend_ratio is not None:
-            raise UsageError("an adapter leaves the weights as they are; leave --blend out")
         adapter = read_adapter(Path(weights))
         base = load_backbone(*_base_of(adapter, name), device=device, dtype=dtype, tell=tell)
         return AdaptedBackbone(base, adapter, str(weights))
     if name == "lite":
-        if weights is not None or blend_ratio is not None:
-            raise UsageError("the backbone lite carries its own weights; leave --weights and --blend out")
-        if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
-            raise UsageError("the backbone lite runs on the CPU in fp32; leave --device and --dtype out")
         from ost.backbones.lite import LiteBackbone
 
         return LiteBackbone()
-    if blend_ratio is not None and weights is None:
-        raise UsageError(
-            "a blend needs fine-tuned weights to blend the original with; name them with --weights"
-        )
-    if original is not None and blend_ratio is None:
-        raise UsageError("the weights to blend with are given, but not how much of them; add --blend SHARE")
     from ost.backbones.clip import ClipBackbone
 
     chosen = _choose(name, weights, tell)
     if blend_ratio is not None:
-        other = _choose(None, original or _openai_name(chosen.weights), tell)
+        other = _choose(None, original or _openai_name(chosen.weights), tell, "blend_with")
         blended = blend(other.weights, chosen.weights, blend_ratio)
         chosen = Chosen(f"{chosen.name} + {blend_ratio:g} x {other.name}", blended, chosen.spec)
     torch_device = resolve_device(device)
@@ -112,35 +101,36 @@ def _base_of(adapter: Adapter, name: str | None) -> tuple[str | None, str | None
     return (wanted, None) if wanted == "lite" or find_spec(wanted) else (None, wanted)
 
 
-def find_weights(weights: str | Path, tell: Tell) -> tuple[Path, BackboneSpec | None]:
+def find_weights(
+    weights: str | Path, tell: Tell, argument: str = "weights"
+) -> tuple[Path, BackboneSpec | None]:
     """The local file of named weights or of a path, and the spec that a name implies.
+
+    Args:
+        weights: a published name, a backbone's name, or a file.
+        tell: is given notices.
+        argument: of which it is the value, for errors.
 
     Raises:
         UsageError: it is neither a known name nor a file.
         WeightsError: the hub does not give it.
     """
-    text = str(weights)
+    check_weights(weights)
+    text, remedy = str(weights), f"{{{argument}=FILE}}"
     if text in PUBLISHED:
         published = PUBLISHED[text]
-        file = fetch(published.weights, text)
+        file = fetch(published.weights, text, remedy)
         show_licence_once(text, published.licence, tell)
         return file, None
-    if not _is_there(text):
-        if text.startswith("ost/"):
-            PUBLISHED.find(text)  # says what is meant
-        spec = find_spec(text)
-        if spec is not None and spec.weights is not None:
-            return fetch(spec.weights, text), spec
-        near = did_you_mean(text, [*known_names(), *PUBLISHED])
-        raise UsageError(f"{text!r} is neither a weight file nor a known name{near}")
-    return Path(text), None
+    spec = find_spec(text) if is_backbone(text) else None
+    if spec is None or spec.weights is None:
+        return Path(text), None
+    return fetch(spec.weights, text, _by_name(text) if argument == "weights" else remedy), spec
 
 
-def _is_there(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # looking is forbidden; reading will say so
-        return True
+def _by_name(name: str) -> str:
+    """How to give the file of a backbone: it does not tell its activation, the name does."""
+    return f"{{backbone={name}}} {{weights=FILE}}"
 
 
 def find_spec(name: str) -> BackboneSpec | None:
@@ -180,25 +170,16 @@ def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
     )
 
 
-def known_names() -> list[str]:
-    """Names of the catalog and of open_clip, for messages."""
-    from open_clip import list_pretrained
-
-    return [*BACKBONES, *("/".join(pair) for pair in list_pretrained())]
-
-
-def _choose(name: str | None, weights: str | Path | None, tell: Tell) -> Chosen:
+def _choose(name: str | None, weights: str | Path | None, tell: Tell, argument: str = "weights") -> Chosen:
     if weights is None:
-        spec = find_spec(name or DEFAULT)
-        if spec is None or spec.weights is None:
-            raise UsageError(
-                f"there is no backbone {name!r}{did_you_mean(str(name), known_names())}; "
-                "a model of open_clip is named ARCHITECTURE/TAG, as in ViT-B-32/laion2b_s34b_b79k"
-            )
         title = name or DEFAULT
-        return Chosen(title, read_weights(fetch(spec.weights, title)), spec)
+        check_backbone(title)
+        spec = find_spec(title)
+        if spec is None or spec.weights is None:
+            raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
+        return Chosen(title, read_weights(fetch(spec.weights, title, _by_name(title))), spec)
     spec = _architecture_spec(name) if name else None
-    file, implied = find_weights(weights, tell)
+    file, implied = find_weights(weights, tell, argument)
     return Chosen(str(weights), read_weights(file), spec or implied)
 
 
@@ -241,8 +222,9 @@ def _settle(chosen: Chosen) -> tuple[Architecture | str, bool, Preprocess]:
     sizes = architecture(weights, chosen.name)
     if weights.quick_gelu is None:
         raise WeightsError(
-            f"{chosen.name}: does not tell its activation; name the architecture with --backbone "
-            "(ViT-B-16-quickgelu, or ViT-B-16 for plain GELU)"
+            f"{chosen.name}: does not tell its activation",
+            "name the architecture with {backbone=ViT-B-16-quickgelu}",
+            "{backbone=ViT-B-16} for plain GELU",
         )
     preprocess = weights.preprocess or clip_preprocess(sizes.image_size)
     return sizes, weights.quick_gelu, _scaled(preprocess, sizes.image_size)
@@ -263,7 +245,7 @@ def original_of(weights: str | Path | None, original: str | Path | None, tell: T
         WeightsError: a file cannot be had or read.
     """
     if weights is None or is_adapter(Path(weights)):
-        raise UsageError("the untuned weights are those of fine-tuned ones; name these with --weights")
+        raise UsageError("the untuned weights are those of fine-tuned ones", "name these with {weights}")
     return str(original or _openai_name(_choose(None, weights, tell).weights))
 
 
@@ -278,5 +260,7 @@ def _openai_name(weights: Weights) -> str:
     }
     name = names.get((sizes.patch_size, sizes.vision_width, sizes.image_size))
     if name is None:
-        raise UsageError(f"OpenAI has no CLIP of these sizes ({sizes}); say what to blend with --blend-with")
+        raise UsageError(
+            f"OpenAI has no CLIP of these sizes ({sizes})", "name the original weights with {blend_with}"
+        )
     return name

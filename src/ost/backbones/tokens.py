@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ost.backbones.catalog import DEFAULT, LITE
-from ost.catalog import did_you_mean
+from ost.backbones.names import check_backbone
 from ost.errors import UsageError
 from ost.types import TextContext
 
@@ -15,17 +15,18 @@ def text_context(name: str | None = None) -> TextContext:
         UsageError: there is no such backbone.
         WeightsError: its tokenizer cannot be fetched.
     """
+    title = name or DEFAULT
+    check_backbone(title)
     if name == "lite":
         from ost.backbones.minilm import MiniLM
 
         return TextContext(LITE.context_length, MiniLM.installed().count, LITE.templates)
     from ost.backbones.clip import open_clip_config, open_clip_tokenizer
-    from ost.backbones.load import find_spec, known_names
+    from ost.backbones.load import find_spec
 
-    title = name or DEFAULT
     spec = find_spec(title)
     if spec is None:
-        raise UsageError(f"there is no backbone {name!r}{did_you_mean(title, known_names())}")
+        raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
     vocabulary = open_clip_config(spec.architecture)["text_cfg"].get("vocab_size")
     _, count = open_clip_tokenizer(spec.architecture, title, vocabulary)
     return TextContext(spec.context_length, count, spec.templates)

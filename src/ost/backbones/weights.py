@@ -200,13 +200,13 @@ def architecture(weights: Weights, where: str = "the weights") -> Architecture:
         )
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(
-            f"{where}: its tensors are not those of a CLIP with two transformers (looking for {error}); "
-            "for another architecture name it with --backbone"
+            f"{where}: its tensors are not those of a CLIP with two transformers (looking for {error})",
+            "name another architecture with {backbone}",
         ) from error
     if sizes.vision_width % HEAD_WIDTH or sizes.text_width % HEAD_WIDTH:
         raise WeightsError(
-            f"{where}: {sizes} does not divide into attention heads of {HEAD_WIDTH}; "
-            "name its architecture with --backbone"
+            f"{where}: {sizes} does not divide into attention heads of {HEAD_WIDTH}",
+            "name its architecture with {backbone}",
         )
     return sizes
 

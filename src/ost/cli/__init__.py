@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import ost
+from ost.cli.command import command
 from ost.cli.demo import demo
 from ost.cli.describe import describe
 from ost.cli.evaluate import evaluate
@@ -15,7 +16,6 @@ from ost.cli.packs import packs_app
 from ost.cli.recognize import recognize
 from ost.cli.train import train
 from ost.cli.weights import weights_app
-from ost.errors import OstError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,11 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(recognize)
-app.command()(train)
-app.command()(evaluate)
-app.command()(describe)
+command(app)(demo)
+command(app)(recognize)
+command(app, init_from="weights")(train)
+command(app)(evaluate)
+command(app)(describe)
 app.add_typer(packs_app, name="packs")
 app.add_typer(weights_app, name="weights")
 
@@ -48,15 +48,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: errors raised on purpose become one line and exit code 2."""
+    """Entry point of the command; see `ost.cli.command` for its errors and exit codes."""
     try:
         app()
-    except OstError as error:
-        typer.echo(f"ost: {error}", err=True)
-        sys.exit(2)
     except BrokenPipeError:  # the reader has seen enough
         sys.stderr.close()
         sys.exit(0)
-    except OSError as error:  # a result that cannot be written where it was asked for
-        typer.echo(f"ost: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        sys.exit(2)

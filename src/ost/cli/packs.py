@@ -9,16 +9,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ost.cli.show import (
-    progress,
-    show_accuracy,
-    show_failures,
-    show_notices,
-    show_reports,
-    stderr,
-    stdout,
-    with_progress,
-)
+from ost.activity import activity, counted
+from ost.backbones.names import check_model
+from ost.cli.command import command, load_torch
+from ost.cli.show import show_accuracy, show_failures, show_notices, show_reports
+from ost.cli.terminal import stderr, stdout
 from ost.descriptors.pack import Pack, save_pack
 from ost.descriptors.shipped import shipped, shipped_pack, whole_packs
 from ost.descriptors.spec import import_authors, resolve
@@ -33,7 +28,7 @@ packs_app = typer.Typer(no_args_is_help=True, help="Descriptor packs: list, show
 SpecArgument = Annotated[str, typer.Argument(help="A shipped pack, a pack file, or any other SPEC.")]
 
 
-@packs_app.command("list")
+@command(packs_app, "list")
 def list_packs() -> None:
     """The packs that come with OST."""
     table = Table(box=None, pad_edge=False)
@@ -46,7 +41,7 @@ def list_packs() -> None:
     stdout().print(table)
 
 
-@packs_app.command()
+@command(packs_app)
 def show(
     spec: SpecArgument,
     names: Annotated[list[str] | None, typer.Argument(help="Classes; all if none is given.")] = None,
@@ -63,7 +58,7 @@ def show(
     show_notices(stderr(), list(pack.notices))
 
 
-@packs_app.command()
+@command(packs_app)
 def check(
     specs: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC...", help="Packs; all shipped ones if none is given.")
@@ -89,6 +84,11 @@ def check(
     if (dataset or only_labelled) and not clips:
         raise UsageError("--dataset and --only-labelled choose among clips; name a manifest with --clips")
     packs = [resolve(spec) for spec in specs] if specs else [shipped_pack(name) for name in whole_packs()]
+    check_model(backbone, weights)
+    if clips and not clips.is_file():
+        raise UsageError(f"{clips}: there is no such file")
+    load_torch()
+
     from ost.backbones.load import load_backbone
     from ost.evaluate.pack import check_pack
     from ost.evaluate.picture import picture_format, save_picture
@@ -99,7 +99,7 @@ def check(
     tower = load_backbone(backbone, weights, tell=lambda line: show_notices(notes, [line]))
     reports = [
         check_pack(pack, lambda texts: tower.embed_text(texts).values)
-        for pack in with_progress(packs, len(packs), "checking")
+        for pack in counted(packs, "checking", len(packs))
     ]
     show_reports(stdout(), reports, tower.name, pairs)
     show_notices(notes, [line for pack in packs for line in pack.notices])
@@ -126,18 +126,18 @@ def _score(
     from ost.evaluate.question import Question
     from ost.evaluate.run import answer
     from ost.evaluate.ways import ablation
-    from ost.recognition.recognizer import Settings
+    from ost.recognition.settings import Settings
 
     rows = read_manifest(clips, dataset)
     labelled = pack.select(dict.fromkeys(label for clip in rows for label in (clip.label, *clip.others)))
     question = Question(str(clips), labelled if only_labelled else pack, rows)
     ways = [way for way in ablation() if way.matched == "transport"]
-    with progress("scoring clips", len(rows)) as advance:
-        found = answer(tower, [question], Settings(frames=frames), ways, advance=advance)
+    with activity("scoring clips", len(rows)) as scoring:
+        found = answer(tower, [question], Settings(frames=frames), ways, advance=scoring.advance)
     return {way: answers[0] for way, answers in found.items()}
 
 
-@packs_app.command("import")
+@command(packs_app, "import")
 def import_pack(
     spatial: Annotated[Path, typer.Option(help='JSON {"0": [...], ...} of spatial descriptors.')],
     temporal: Annotated[Path, typer.Option(help='JSON {"0": [...], ...} of temporal descriptors.')],

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ost.activity import counted
+from ost.archives import within
+from ost.backbones.names import check_model
 from ost.cli import options
-from ost.cli.show import show_failures, show_notices, show_prediction, stderr, stdout, with_progress
+from ost.cli.command import load_torch
+from ost.cli.show import show_failures, show_notices, show_prediction
+from ost.cli.terminal import stderr, stdout, write_line
 from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ost.recognition.prediction import Prediction
 
 
@@ -49,7 +57,11 @@ def recognize(
     console, notes = stdout(), stderr()
     pack = resolve(classes)
     paths = find_videos(videos)
+    _refuse_absent(paths)
     settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
+    check_model(backbone, weights, blend=blend, blend_with=blend_with, device=device, dtype=dtype)
+    pages = _Pages(report) if report else None
+    load_torch()
 
     from ost.backbones.load import load_backbone
     from ost.recognition.recognizer import Recognizer
@@ -63,16 +75,15 @@ def recognize(
         dtype=dtype,
         tell=lambda line: show_notices(notes, [line]),
     )
-    pages = _Pages(report) if report else None
     failures: list[VideoError] = []
     told: set[str] = set()
     results = Recognizer(tower, settings).recognize_all(paths, pack)
-    for result in with_progress(results, len(paths), "recognising"):
+    for result in counted(results, "recognising", len(paths)):
         if isinstance(result, VideoError):
             failures.append(result)
             continue
         if as_json:
-            typer.echo(json.dumps(result.as_dict(), ensure_ascii=False))
+            write_line(json.dumps(result.as_dict(), ensure_ascii=False))
         else:
             show_prediction(console, result, top)
         general = [*pack.notices, *tower.notices]
@@ -86,6 +97,18 @@ def recognize(
     show_failures(notes, failures, len(paths))
     if failures:
         raise typer.Exit(1)
+
+
+def _refuse_absent(paths: Sequence[str]) -> None:
+    """Refuse videos of which none is there; one that is missing beside others is a failure like any other.
+
+    Raises:
+        UsageError: no video is there.
+    """
+    if any(os.path.lexists(path) or within(Path(path)) for path in paths):
+        return
+    some = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    raise UsageError(f"{some}: there is no such file")
 
 
 class _Pages:

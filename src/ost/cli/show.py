@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ost.types import BOTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
     from ost.errors import VideoError
     from ost.evaluate.compare import Comparison
@@ -25,19 +25,8 @@ if TYPE_CHECKING:
     from ost.recipes import Recipe
     from ost.recognition.prediction import Prediction
 
-BAR, PIPED = 24, 200
-T = TypeVar("T")
-
-
-def stdout() -> Console:
-    """Where results go; what is read by another program is not cut to the width of a terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PIPED)
-
-
-def stderr() -> Console:
-    """Where notices, progress and failures go."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+BAR = 24  # characters of a probability of 1
+SHOWN = 10
 
 
 def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
@@ -47,7 +36,7 @@ def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
     table.add_column()
     table.add_column()
     for score in prediction.top(top):
-        bar = "█" * max(1, round(score.probability * BAR))
+        bar = "█" * round(score.probability * BAR)
         # Text, not markup: a class name is the user's, and may hold square brackets.
         table.add_row(f"{score.probability:.1%}", Text(bar, style="cyan"), Text(score.name))
     console.print(Text(prediction.path, style="bold"))
@@ -60,12 +49,18 @@ def show_notices(console: Console, notices: list[str]) -> None:
         console.print(Text(f"note: {line}", style="yellow"))
 
 
-def show_failures(console: Console, failures: list[VideoError], total: int) -> None:
-    """The videos that could not be used, each with its reason."""
-    if failures:
-        console.print(Text(f"{len(failures)} of {total} videos could not be used:", style="red"))
-        for failure in failures:
-            console.print(Text(f"  {failure}"))
+def show_failures(
+    console: Console, failures: Sequence[VideoError], total: int, place: Path | None = None
+) -> None:
+    """The videos that could not be used, each with its reason; the first ten where a file has them all."""
+    if not failures:
+        return
+    console.print(Text(f"{len(failures):,} of {total:,} videos could not be used:", style="red"))
+    shown = failures if place is None else failures[:SHOWN]
+    for failure in shown:
+        console.print(Text(f"  {failure}"))
+    if len(shown) < len(failures):
+        console.print(Text(f"  and {len(failures) - len(shown):,} more; all of them are in {place}"))
 
 
 def show_reports(console: Console, reports: list[PackReport], tower: str, pairs: int) -> None:
@@ -196,26 +191,3 @@ def show_comparison(console: Console, found: Comparison, a: Path, b: Path) -> No
         console.print("what was otherwise, A -> B:")
     for key, (before, after) in found.settings.items():
         console.print(Text(f"  {key}: {before} -> {after}"))
-
-
-@contextmanager
-def progress(doing: str, total: int) -> Generator[Callable[[], None]]:
-    """A progress bar on stderr, where someone is looking; gives what to call after each step."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = stderr()
-    if total < 2 or not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
-
-
-def with_progress(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
-    """The results, with a progress bar."""
-    with progress(doing, total) as advance:
-        for result in results:
-            advance()
-            yield result

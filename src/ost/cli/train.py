@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ost.cli.show import show_failures, show_notices, show_recipes, stderr, stdout
+from ost.backbones.names import check_model
+from ost.cli.command import load_torch
+from ost.cli.show import show_failures, show_notices, show_recipes
+from ost.cli.terminal import stderr, stdout, write_line
 from ost.cli.watch import watching
 from ost.errors import VideoError
+from ost.runs import MISSING, run_folder
 
 if TYPE_CHECKING:
     from ost.train.config import TrainConfig
     from ost.train.folder import Outcome
     from ost.train.task import Task
-
-STOPPED = 143  # 128 + SIGTERM, as the shell and Slurm know it
 
 
 def train(
@@ -69,34 +71,35 @@ def train(
         {key: value for key, value in changes.items() if value is not None},
         settings or [],
     )
-    run = output or Path("runs") / recipe.replace("/", "-")
+    check_model(config.named_backbone, config.weights, device=device)
+    chosen = run_folder(output, recipe, resume=resume)
+    load_torch()
 
     from ost.runtime import join_ranks
     from ost.train.loop import Interrupted
     from ost.train.start import start
 
     with join_ranks(device) as (ranks, own_device):
+        run = ranks.gather(chosen)[0]  # by now another rank may have begun in it
         if ranks.first:
-            show_notices(stderr(), _notices(task, run))
+            show_notices(stderr(), _notices(task))
         try:
             with watching(stderr()) as watch:
                 outcome = start(config, task, run, device=own_device, resume=resume, ranks=ranks, watch=watch)
         except Interrupted as error:
             if ranks.first:
-                typer.echo(f"ost: {error}", err=True)
-            raise typer.Exit(STOPPED) from error
+                raise
+            raise typer.Exit(error.exit_code) from error
         if ranks.first:
             _show(config, task, run, outcome)
     if outcome.unreadable:
         raise typer.Exit(1)
 
 
-def _notices(task: Task, run: Path) -> list[str]:
+def _notices(task: Task) -> list[str]:
     from ost.train.log import has_tensorboard
 
     lines = [*task.pack.notices, *task.notices]
-    if task.missing:
-        lines.append(f"{len(task.missing)} videos of the lists are not there; see {run / 'missing.txt'}")
     if not has_tensorboard():
         lines.append("there are no curves without TensorBoard; pip install ost-video[train]")
     return lines
@@ -104,13 +107,17 @@ def _notices(task: Task, run: Path) -> list[str]:
 
 def _show(config: TrainConfig, task: Task, run: Path, outcome: Outcome) -> None:
     from ost.train.folder import classes_file
+    from ost.train.log import LOG
 
-    failures = [VideoError(path, cause) for path, cause in outcome.unreadable.items()]
-    show_failures(stderr(), failures, len(task.clips) + len(task.held_out))
+    clips = len(task.clips) + len(task.held_out)
+    missing = [VideoError(one.video, one.cause) for one in task.missing]
+    unreadable = [VideoError(path, cause) for path, cause in outcome.unreadable.items()]
+    show_failures(stderr(), missing, clips + len(missing), run / MISSING)
+    show_failures(stderr(), unreadable, clips, run / LOG)
     if outcome.accuracy is not None:
         before = "" if outcome.before is None else f", {outcome.before:.1%} before training"
-        typer.echo(f"{outcome.accuracy:.1%} of {outcome.clips} held-out clips recognised{before}")
+        write_line(f"{outcome.accuracy:.1%} of {outcome.clips} held-out clips recognised{before}")
     frames = "" if config.frames == 32 else f" --frames {config.frames}"
     weights, classes = (shlex.quote(str(place)) for place in (outcome.weights, classes_file(run)))
-    typer.echo(f"weights: {outcome.weights}")
-    typer.echo(f"use them: ost recognize VIDEO --weights {weights} --classes {classes}{frames}")
+    write_line(f"weights: {outcome.weights}")
+    write_line(f"use them: ost recognize VIDEO --weights {weights} --classes {classes}{frames}")

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from ost.activity import Activity, activity
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,22 +27,15 @@ def watching(console: Console) -> Generator[Watch]:
     if not console.is_terminal:
         yield _Lines(console)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        yield _Bar(bar)
+    with activity("starting") as training:
+        yield _Bar(training, console)
 
 
 class _Bar:
-    """Events as a bar, with lines above it."""
+    """Events as a bar in the status line, with lines above it."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("starting", total=None)
+    def __init__(self, training: Activity, console: Console) -> None:
+        self._training, self._console = training, console
         self._loss, self._top1 = "", ""
 
     def __call__(self, event: Event) -> None:
@@ -49,12 +43,12 @@ class _Bar:
             if "loss" in event.numbers:
                 self._loss = f"loss {event.numbers['loss']:.3f}"
             text = " ".join(part for part in (self._loss, self._top1) if part) or "embedding"
-            self._bar.update(self._task, completed=event.step, total=event.steps, description=text)
+            self._training.what, self._training.done, self._training.total = text, event.step, event.steps
             return
         if event.kind == "validation":
             self._top1 = f"top-1 {event.numbers['top1']:.1%}"
         if line := _line(event):
-            self._bar.console.print(Text(line))
+            self._console.print(Text(line))
 
 
 class _Lines:

@@ -9,8 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ost.cli.show import show_notices, stderr, stdout
+from ost.backbones.names import check_weights, is_adapter
+from ost.cli.command import command, load_torch
+from ost.cli.show import show_notices
+from ost.cli.terminal import stderr, stdout
+from ost.datasets.manifest import read_manifest
+from ost.descriptors.lookup import some
 from ost.errors import WeightsError
+from ost.runs import WEIGHTS, trained_on
 
 if TYPE_CHECKING:
     from ost.backbones.weights import Weights
@@ -20,7 +26,7 @@ Source = Annotated[str, typer.Argument(help="A weight file, or a name from ost w
 Output = Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")]
 
 
-@weights_app.command("list")
+@command(weights_app, "list")
 def list_weights() -> None:
     """The backbones and published weights known by name."""
     from ost.backbones.catalog import BACKBONES, PUBLISHED
@@ -39,46 +45,75 @@ def list_weights() -> None:
     stdout().print(table)
 
 
-@weights_app.command()
+@command(weights_app)
 def inspect(source: Source) -> None:
-    """What a weight file is: who wrote it, its sizes, its pixels, what was left out."""
+    """What a weight file, or the one in the folder of a run, is: its origin, sizes, pixels, and what was learned."""
+    if (Path(source) / WEIGHTS).is_file():
+        source = str(Path(source) / WEIGHTS)
+    lines = _adapter_lines(Path(source)) if is_adapter(Path(source)) else _weight_lines(*_read(source))
+    if clips := trained_on(source):
+        lines["trained on"] = f"{len(read_manifest(clips))} clips, listed in {clips}"
+    console = stdout()
+    for name, value in lines.items():
+        console.print(Text(f"{name:>12}  {value}"))
+
+
+def _weight_lines(file: Path, weights: Weights) -> dict[str, str]:
+    from ost.backbones.extras import describe_extras
     from ost.backbones.weights import architecture
 
-    file, weights = _read(source)
-    count = sum(tensor.numel() for tensor in weights.state.values())
-    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.state.values()})
     try:
         sizes = str(architecture(weights))
     except WeightsError:
-        sizes = "not a CLIP with two transformers; name its architecture with --backbone"
-    lines = {
+        sizes = "not a CLIP with two transformers"
+    count = sum(tensor.numel() for tensor in weights.state.values())
+    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.state.values()})
+    return {
         "file": str(file),
         "hash": weights.hash,
         "origin": weights.origin,
         "architecture": sizes,
+        "added": describe_extras(weights.state) or "nothing",
         "tensors": f"{len(weights.state)}, {count / 1e6:.1f} million numbers, {', '.join(types)}",
         "activation": {True: "QuickGELU", False: "GELU", None: "not told by the file"}[weights.quick_gelu],
         "pixels": str(weights.preprocess) if weights.preprocess else "not told by the file",
         "left out": ", ".join(weights.left_out) or "nothing",
         **{name: str(value)[:200] for name, value in weights.training.items()},
     }
-    console = stdout()
-    for name, value in lines.items():
-        console.print(Text(f"{name:>12}  {value}"))
 
 
-@weights_app.command()
+def _adapter_lines(file: Path) -> dict[str, str]:
+    load_torch()
+
+    from ost.backbones.adapter import read_adapter
+
+    adapter = read_adapter(file)
+    (classes, features), rank = adapter.weight.shape, adapter.up.shape[1]
+    return {
+        "file": str(file),
+        "hash": adapter.hash,
+        "origin": f"an adapter over {adapter.backbone}, trained by OST",
+        "backbone": f"weights {adapter.backbone_hash}",
+        "frames": str(adapter.frames),
+        "classes": f"{classes}: {some(adapter.names)}",
+        "sizes": f"{features} features, a residual of rank {rank}",
+        "temperature": f"{adapter.temperature:g}",
+    }
+
+
+@command(weights_app)
 def convert(source: Source, output: Output) -> None:
     """Write a weight file as safetensors: no pickle, no optimiser, its pixels in the metadata."""
+    file, weights = _read(source)
+
     from ost.backbones.weights import save_weights
 
-    file, weights = _read(source)
     save_weights(weights, output)
     before, after = file.stat().st_size, output.stat().st_size
     stdout().print(Text(f"{output}: {after / 1e6:.1f} MB, from {before / 1e6:.1f} MB"))
 
 
-@weights_app.command()
+@command(weights_app)
 def blend(
     original: Annotated[str, typer.Argument(help="The weights that were fine-tuned: file or name.")],
     tuned: Annotated[str, typer.Argument(help="The fine-tuned weights: file or name.")],
@@ -86,17 +121,27 @@ def blend(
     ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the original.")] = 0.2,
 ) -> None:
     """Blend two weight files of one architecture (WiSE-FT): ratio * original + (1 - ratio) * tuned."""
+    for source in (original, tuned):
+        check_weights(source)
+    both = _read(original)[1], _read(tuned)[1]
+
     from ost.backbones.weights import blend as blend_weights
     from ost.backbones.weights import save_weights
 
-    save_weights(blend_weights(_read(original)[1], _read(tuned)[1], ratio), output)
+    save_weights(blend_weights(*both, ratio), output)
     stdout().print(Text(f"{output}: {ratio:g} x {original} + {1 - ratio:g} x {tuned}"))
 
 
 def _read(source: str) -> tuple[Path, Weights]:
     """A file by path or name, with what its name implies."""
+    check_weights(source)
+    load_torch()
+
     from ost.backbones.load import completed, find_weights
     from ost.backbones.weights import read_weights
 
-    file, spec = find_weights(source, lambda line: show_notices(stderr(), [line]))
+    try:
+        file, spec = find_weights(source, lambda line: show_notices(stderr(), [line]))
+    except WeightsError as error:  # these commands take a file where they take a name
+        raise WeightsError(error.fault, "give a file that was downloaded by other means instead") from error
     return file, completed(read_weights(file), spec)

@@ -132,7 +132,7 @@ def _plain_notices(plain: Sequence[str], total: int) -> tuple[str, ...]:
         f"{count} are in no shipped pack and are matched by name alone: {some(plain)}",
         *([f"near names, not taken: {' '.join(hints)}"] if hints else []),
         "descriptors tell classes apart better than names: ost describe CLASSES -o pack.json has an LLM "
-        "write them, and --classes pack.json uses them",
+        "write them; then give pack.json in place of the names",
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from ost.catalog import did_you_mean, near_misses
 from ost.descriptors.lookup import join, named, some
 from ost.descriptors.names import readable
 from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, read_json, read_text
@@ -30,11 +32,21 @@ def resolve(spec: Spec) -> Pack:
     if isinstance(found, Pack):
         return found
     if isinstance(spec, str) and len(found.names) == 1 and not _is_file(spec):
-        raise PackError(
-            f"{spec!r} is neither a shipped pack ({', '.join(shipped())}) nor a file; "
-            "give at least two class names, separated by commas"
-        )
+        raise _one_name(spec)
     return join(found.title, found.names)
+
+
+def _one_name(spec: str) -> PackError:
+    """What is wrong with a text that is neither a pack nor a file nor a list."""
+    if len(names := [part.strip() for part in re.split(r"[;|\t\n]", spec) if part.strip()]) > 1:
+        commas = ", ".join(names)
+        return PackError(f"{spec!r}: names of classes are separated by commas, as in {commas!r}")
+    if near := near_misses(spec, shipped()):
+        return PackError(f"{spec!r} is neither a shipped pack nor a file{did_you_mean(spec, near)}")
+    return PackError(
+        f"{spec!r} is neither a shipped pack ({', '.join(shipped())}) nor a file; "
+        "give at least two class names, separated by commas"
+    )
 
 
 def class_list(spec: Spec) -> Pack:

@@ -11,8 +11,7 @@ from ost.backbones.catalog import BACKBONES, PUBLISHED
 from ost.descriptors.shipped import shipped
 from ost.errors import UsageError, first_line
 from ost.evaluate.ways import KINDS, Texts
-from ost.recognition.match import EPS
-from ost.recognition.recognizer import Settings
+from ost.recognition.settings import EPS, Settings
 from ost.video.decode import MIN_DECODED
 
 OWN = "own"

@@ -8,44 +8,17 @@ from dataclasses import dataclass
 
 from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone, original_of
-from ost.descriptors.names import sided
-from ost.errors import UsageError, VideoError
-from ost.evaluate.config import OWN, EvaluateConfig
-from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS, Protocol, ask, ask_own
-from ost.evaluate.question import Question
+from ost.errors import VideoError
+from ost.evaluate.config import EvaluateConfig
 from ost.evaluate.run import Answer, answer
 from ost.evaluate.summary import Summary, summary
+from ost.evaluate.task import Task
 from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
+from ost.runs import ABSENT, Missing
 from ost.runtime import Ranks
 
 Advance = Callable[[], None]
 UNTUNED = "untuned: "
-MIRRORED = 10  # crops, of which half are mirrored
-
-
-@dataclass(frozen=True)
-class Task:
-    """What there is to score.
-
-    Attributes:
-        config: what was asked.
-        protocol: how the lists are counted together.
-        questions: the lists.
-    """
-
-    config: EvaluateConfig
-    protocol: Protocol
-    questions: Sequence[Question]
-
-    @property
-    def videos(self) -> int:
-        """How many videos there are, each counted once."""
-        return len({str(clip.path) for question in self.questions for clip in question.clips})
-
-    @property
-    def notices(self) -> list[str]:
-        """What the user should know of the videos and the classes."""
-        return [line for q in self.questions for line in (*q.notices, *q.pack.notices)]
 
 
 @dataclass(frozen=True)
@@ -86,13 +59,17 @@ class Measured:
         return len({path for answer in self.lists for path in answer.paths})
 
     @property
+    def missing(self) -> list[Missing]:
+        """What was not scored of each list: videos that could not be read, then those that are not there."""
+        unreadable = [Missing(a.title, *found) for a in self.lists for found in a.unreadable.items()]
+        absent = [Missing(a.title, video, ABSENT) for a in self.lists for video in a.missing]
+        return unreadable + absent
+
+    @property
     def lost(self) -> list[VideoError]:
         """Videos that were not scored, each once."""
-        causes = {path: cause for found in self.lists for path, cause in found.unreadable.items()}
-        missing = dict.fromkeys(video for found in self.lists for video in found.missing)
-        return [VideoError(path, cause) for path, cause in causes.items()] + [
-            VideoError(video, "is in the list and not there") for video in missing
-        ]
+        causes = {one.video: one.cause for one in reversed(self.missing)}
+        return [VideoError(video, cause) for video, cause in reversed(causes.items())]
 
     def summaries(self) -> dict[str, Summary]:
         """The numbers by what was matched and how: what was asked for first.
@@ -108,27 +85,6 @@ class Measured:
     def _summary(self, answers: Sequence[Answer]) -> Summary:
         protocol = self.task.protocol
         return summary(answers, harmonic=protocol.combine == "harmonic", precision=protocol.precision)
-
-
-def find_task(config: EvaluateConfig) -> Task:
-    """The videos and classes that a configuration means.
-
-    Raises:
-        UsageError: they cannot be found, or settings contradict each other.
-        PackError: the classes cannot be used.
-    """
-    if config.protocol == OWN:
-        protocol, questions = OWN_PROTOCOL, ask_own(config.videos, config.manifest, config.classes)
-    elif config.manifest is not None:
-        raise UsageError("a protocol has its own lists; --manifest goes without one, or with `own`")
-    else:
-        protocol = PROTOCOLS.find(config.protocol)
-        questions = ask(protocol, config.videos, config.classes)
-    if config.crops == MIRRORED and any(sided(question.pack.names) for question in questions):
-        raise UsageError(
-            f"{MIRRORED} crops mirror the picture, and these classes tell left from right; use 5"
-        )
-    return Task(config, protocol, questions)
 
 
 def load(config: EvaluateConfig, device: str, tell: Callable[[str], None]) -> tuple[Backbone, str | None]:

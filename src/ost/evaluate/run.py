@@ -20,7 +20,7 @@ from ost.evaluate.question import Question
 from ost.evaluate.ways import Way, way_of
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
-from ost.recognition.recognizer import Settings
+from ost.recognition.settings import Settings
 from ost.recognition.store import stacked, stored_embeddings
 from ost.runtime import Ranks
 from ost.types import ClassHead, FrameEmbeddings, Kind

@@ -1,6 +1,7 @@
 """The folder of an evaluation: what was asked, what made the numbers, the numbers, and every logit.
 
 run/run.json         settings, hashes of weights and packs, environment, numbers, videos that were lost
+    missing.csv      the videos of the lists that were not there or could not be read, and why
     scores.parquet   a row for each list and video: list, path, label, labels, and "logit:NAME" for every class
     index.html       the page
 """
@@ -21,39 +22,21 @@ import numpy as np
 
 from ost.errors import UsageError, first_line
 from ost.evaluate.config import EvaluateConfig, parse_config
-from ost.evaluate.measure import Measured
 from ost.evaluate.metrics import Bools, Floats
-from ost.evaluate.run import Answer
 from ost.files import atomic, printable, write_text
+from ost.runs import save_missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from ost.evaluate.measure import Measured
+    from ost.evaluate.run import Answer
 
 SCHEMA = 1
 MAX_BYTES = 1 << 30
 RUN, SCORES, PAGE = "run.json", "scores.parquet", "index.html"
 LOGIT = "logit:"
 LIBRARIES = ("ost-video", "torch", "open_clip_torch", "av", "numpy")
-
-
-def new_run(output: Path | None, protocol: str) -> Path:
-    """A folder that holds no run yet: the one asked for, or the first free of runs/PROTOCOL, runs/PROTOCOL-2, ...
-
-    Raises:
-        UsageError: the one asked for holds a run.
-    """
-    if output is not None:
-        if (output / RUN).exists():
-            raise UsageError(f"{output}: holds a run already; give another folder with --output")
-        if output.exists() and not output.is_dir():
-            raise UsageError(f"{output}: is not a folder; --output is the folder of the run")
-        return output
-    base = Path("runs") / protocol.replace("/", "-")
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
 
 
 def save_run(folder: Path, measured: Measured) -> None:
@@ -63,6 +46,7 @@ def save_run(folder: Path, measured: Measured) -> None:
         OSError: a file cannot be written.
     """
     save_scores(folder / SCORES, measured)
+    save_missing(folder, measured.missing)
     write_text(folder / RUN, printable(json.dumps(record(measured), indent=2, ensure_ascii=False)) + "\n")
 
 

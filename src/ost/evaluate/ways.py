@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ost.recognition.match import EPS, Method
-from ost.recognition.recognizer import Settings
+from ost.recognition.settings import EPS, Method, Settings
 from ost.types import BOTH, Kind
 
 Texts = Literal["names", "spatial", "temporal", "both"]

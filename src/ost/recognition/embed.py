@@ -5,36 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ost.backbones.base import Backbone
+from ost.backbones.base import Backbone, towers_hash
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
+from ost.recognition.settings import Views
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind, Preprocess
-from ost.video.decode import MIN_DECODED, Sampling, decode
+from ost.video.decode import decode
 from ost.video.transform import transform, view_preprocess
 
 Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
 
 LAYOUT = "1"  # of the files in the cache; a new number leaves old ones unread
-
-
-@dataclass(frozen=True)
-class Views:
-    """What is looked at of a video; see `ost.recognition.recognizer.Settings`."""
-
-    frames: int
-    clips: int = 1
-    crops: int = 1
-    sampling: Sampling = "uniform"
-    min_decoded: float = MIN_DECODED
 
 
 def decode_views(path: str | Path, preprocess: Preprocess, views: Views) -> Frames:
@@ -70,7 +60,7 @@ def embed_pixels(backbone: Backbone, pixels: Tensor, path: str) -> FrameEmbeddin
     """
     embeddings = backbone.embed_clips(pixels)
     if not bool(torch.isfinite(embeddings.norms).all()):
-        raise VideoError(path, "the image tower gives numbers that are not finite for it; try --dtype fp32")
+        raise VideoError(path, "the image tower gives numbers that are not finite for it; try towers in fp32")
     return embeddings
 
 
@@ -95,13 +85,14 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
         head = ClassHead(pack.names, embedded, backbone.logit_scale, key)
         if cache:
             _write(place, head, backbone.notices[before:])
-    adapter = backbone.adapter
-    return head if adapter is None else replace(head, learned=adapter.classes(pack.names))
+    if (adapter := backbone.adapter) is None:
+        return head
+    return replace(head, hash=text_hash(head.hash, adapter.hash), learned=adapter.classes(pack.names))
 
 
 def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
     what = json.dumps([list(pack.names), texts], sort_keys=True)
-    return text_hash(LAYOUT, backbone.weights_hash, backbone.precision, what)
+    return text_hash(LAYOUT, towers_hash(backbone), backbone.precision, what)
 
 
 def _embed(backbone: Backbone, texts: tuple[tuple[str, ...], ...]) -> Descriptors:

@@ -6,27 +6,27 @@ with the kinds spatial and temporal (OST, CVPR 2024, section 3.3; the two terms 
 scale is twice CLIP's). `method="mean"` is the matching of ViFi-CLIP: the raw embeddings of a clip's frames
 averaged and normalised, against one prompt a class.
 
-A trained adapter adds w_a . mean_t(f_t) + b_a. That is the same matching in a wider space, where a frame is
-[s e_t, f_t] and w_a stands beside each of the class's descriptors: a term that is equal for all descriptors
-does not move a transport plan.
+A trained adapter moves the frame embeddings and adds w_a . mean_t(f_t) + b_a. That is the same matching in a wider
+space, where a frame is [s e_t, f_t] and w_a stands beside each of the class's descriptors: a term that is equal for all
+descriptors does not move a transport plan. Mean-pool matching is the baseline, of the towers as they were: it never
+holds what an adapter learned.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ost.errors import TransportError, UsageError
+from ost.recognition.settings import EPS, Method
 from ost.transport import score
 from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, LearnedClasses, Scores
 
-Method = Literal["ot", "mean"]
-EPS = 0.1
 CHUNK_ELEMENTS = 1 << 23  # similarities in memory at once, 32 MiB in fp32
 
 
@@ -57,13 +57,14 @@ def match(
     needed: tuple[Kind, ...] = ("name",) if method == "mean" else tuple(kinds)
     _check(frames, head, needed)
     if method == "mean":
-        logits = head.logit_scale * _mean_pool(frames, head.kinds["name"])
-    else:
-        terms = [_kind_scores(frames, head.kinds[kind], eps) for kind in needed]
-        logits = head.logit_scale * torch.stack(terms).mean(0)
-    if head.learned is not None:
-        logits = logits + learned_logits(frames, head.learned)
-    return Scores(logits=logits, names=head.names)
+        return Scores(head.logit_scale * _mean_pool(frames, head.kinds["name"]), head.names)
+    learned = head.learned
+    moved = frames if learned is None else adapted(frames, learned)
+    terms = [_kind_scores(moved, head.kinds[kind], eps) for kind in needed]
+    logits = head.logit_scale * torch.stack(terms).mean(0)
+    if learned is not None:
+        logits = learned.temperature * logits + learned_logits(moved, learned)
+    return Scores(logits, head.names)
 
 
 def explain(
@@ -78,6 +79,8 @@ def explain(
         raise UsageError(f"there is no class {name!r} among the {len(head.names)} that were recognised")
     kinds: list[Kind] = [kind for kind in BOTH if kind in head.kinds]
     _check(frames, head, kinds or BOTH)
+    learned = head.learned
+    frames = frames if learned is None else adapted(frames, learned)
     a = head.names.index(name)
     rows = frames.mask[clip] if frames.mask is not None else slice(None)
     similarities: dict[Kind, Tensor] = {}
@@ -91,8 +94,8 @@ def explain(
         similarities[kind], texts[kind] = sim, d.texts[a]
         terms.append(transported + sim.mean())
     logit = head.logit_scale * torch.stack(terms).mean().item()
-    if head.learned is not None:
-        logit += learned_logits(frames, head.learned)[clip, a].item()
+    if learned is not None:
+        logit = learned.temperature * logit + learned_logits(frames, learned)[clip, a].item()
     return Evidence(name=name, texts=texts, similarity=similarities, plan=plans, logit=logit)
 
 
@@ -106,18 +109,32 @@ def similarity(frames: Tensor, descriptors: Descriptors, classes: slice = slice(
     return sim
 
 
-def learned_logits(frames: FrameEmbeddings, learned: LearnedClasses) -> Tensor:
-    """What an adapter adds to the logits, [B, A].
+def adapted(frames: FrameEmbeddings, learned: LearnedClasses) -> FrameEmbeddings:
+    """Embeddings of frozen towers with an adapter's residual, and their features as its classes read them.
+
+    Args:
+        frames: with the features [B, T, F] of the towers.
+        learned: by the adapter.
+
+    Returns:
+        Embeddings that are unit vectors again, and features as unit vectors from the mean of the examples.
 
     Raises:
         UsageError: the frames have no features, or of another width.
     """
-    features, width = frames.features, learned.weight.shape[-1]
-    if features is None or features.shape[-1] != width:
-        has = "none" if features is None else f"{features.shape[-1]} wide"
-        raise UsageError(
-            f"the adapter reads features {width} wide, and the frames have {has}; embed them with it"
-        )
+    raw, width = frames.features, len(learned.centre)
+    if raw is None or raw.shape[-1] != width:
+        has = "none" if raw is None else f"{raw.shape[-1]} wide"
+        raise UsageError(f"the adapter reads features {width} wide, and the frames have {has}")
+    features = normalize(normalize(raw, dim=-1) - learned.centre, dim=-1)
+    moved = normalize(frames.values + features @ learned.down.T @ learned.up.T, dim=-1)
+    return replace(frames, values=moved, features=features)
+
+
+def learned_logits(frames: FrameEmbeddings, learned: LearnedClasses) -> Tensor:
+    """What an adapter adds to the logits of adapted frames, [B, A]."""
+    features = frames.features
+    assert features is not None
     present = torch.ones_like(features[..., 0]) if frames.mask is None else frames.mask.to(features)
     pooled = torch.einsum("btf,bt->bf", features, present / present.sum(-1, keepdim=True))
     return pooled @ learned.weight.T + learned.bias

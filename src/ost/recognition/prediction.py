@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ost.errors import UsageError
-from ost.recognition.match import Method, explain
+from ost.recognition.match import explain
+from ost.recognition.settings import Method
 from ost.types import ClassHead, Evidence, FrameEmbeddings, Frames, Scores, Seconds
 from ost.video.transform import central_crop
 

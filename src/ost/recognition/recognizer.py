@@ -5,66 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
-from ost.errors import UsageError, VideoError
-from ost.recognition.embed import Views, class_head, decode_views, embed_frames
-from ost.recognition.match import EPS, Method, match
+from ost.errors import VideoError
+from ost.recognition.embed import class_head, decode_views, embed_frames
+from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
-from ost.types import BOTH, ClassHead, FrameEmbeddings, Frames, Kind, Seconds
-from ost.video.decode import MIN_DECODED, Sampling
-from ost.video.transform import check_crops, view_preprocess
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How videos are sampled and matched.
-
-    Attributes:
-        frames: T, frames a clip.
-        clips, crops: views; clips shift the frames in time, 3 crops cover the long side, 5 are the corners and
-            the centre, 10 those and their mirror images (not for classes that tell left from right).
-        sampling: "uniform" (exact) or "keyframes" (fast on long files).
-        min_decoded: share of a file's frames that must decode.
-        method: "ot", or "mean" for ViFi-CLIP's mean-pool matching with one prompt a class.
-        kinds: descriptors to match, for "ot".
-        eps: entropic weight of the transport.
-    """
-
-    frames: int = 32
-    clips: int = 1
-    crops: int = 1
-    sampling: Sampling = "uniform"
-    min_decoded: float = MIN_DECODED
-    method: Method = "ot"
-    kinds: tuple[Kind, ...] = BOTH
-    eps: float = EPS
-
-    def __post_init__(self) -> None:
-        if self.frames < 1 or self.clips < 1:
-            raise UsageError(f"frames and clips must be at least 1, not {self.frames} and {self.clips}")
-        check_crops(self.crops)
-        if self.method not in ("ot", "mean"):
-            raise UsageError(f"there is no matching {self.method!r}; use ot or mean")
-        if not self.kinds or not set(self.kinds) <= set(BOTH):
-            raise UsageError(f"kinds are spatial, temporal or both, not {', '.join(self.kinds) or 'none'}")
-        if not self.eps > 0:
-            raise UsageError(f"eps must be positive, not {self.eps}")
-
-    @property
-    def views(self) -> Views:
-        """What is looked at of a video."""
-        return Views(self.frames, self.clips, self.crops, self.sampling, self.min_decoded)
-
-    @property
-    def prompted(self) -> tuple[Kind, ...]:
-        """The kinds of prompts that the class head needs."""
-        return ("name",) if self.method == "mean" else self.kinds
+from ost.recognition.settings import Settings
+from ost.types import ClassHead, FrameEmbeddings, Frames, Kind, Seconds
+from ost.video.transform import view_preprocess
 
 
 class Recognizer:

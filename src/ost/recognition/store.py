@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from ost.archives import within
-from ost.backbones.base import Backbone
+from ost.backbones.base import Backbone, towers_hash
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
-from ost.recognition.embed import Views, decode_views, embed_pixels
+from ost.recognition.embed import decode_views, embed_pixels
+from ost.recognition.settings import Views
 from ost.types import FrameEmbeddings
 from ost.video.folder import frame_images
 from ost.video.transform import transform
@@ -116,7 +117,7 @@ class _Store:
     """The shards of one pair of weights and views. What cannot be written is only embedded again next time."""
 
     def __init__(self, backbone: Backbone, views: Views) -> None:
-        key = text_hash(LAYOUT, backbone.weights_hash, backbone.precision, f"{backbone.preprocess} {views}")
+        key = text_hash(LAYOUT, towers_hash(backbone), backbone.precision, f"{backbone.preprocess} {views}")
         self._folder = cache_folder() / "embeddings" / key
         self._device: Any = getattr(backbone, "device", "cpu")
         self._where: dict[str, tuple[Path, int]] = {}

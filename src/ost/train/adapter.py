@@ -195,9 +195,9 @@ def _with_residual(
     scale = head.logit_scale * adapter.temperature
 
     def objective() -> Tensor:
-        moved = replace(adapter, up=up).adapted(examples.frames)
-        shown = replace(head, logit_scale=scale, learned=LearnedClasses(weight, bias))
-        logits = match(moved, shown, kinds=config.kinds, eps=config.eps).logits
+        learned = LearnedClasses(weight, bias, adapter.temperature, adapter.centre, adapter.down, up)
+        shown = replace(head, learned=learned)
+        logits = match(examples.frames, shown, kinds=config.kinds, eps=config.eps).logits
         size = weight.square().sum() + (scale * up).square().sum()
         fit = cross_entropy(logits, examples.labels, reduction="sum")
         return fit + penalty / 2 * size + BIAS_PENALTY * bias.square().sum()
@@ -214,10 +214,8 @@ def zero_shot_accuracy(head: ClassHead, examples: Examples, config: TrainConfig)
 
 def accuracy(adapter: Adapter, head: ClassHead, examples: Examples, config: TrainConfig) -> float:
     """Share of clips recognised with the adapter."""
-    shown = replace(
-        head, logit_scale=head.logit_scale * adapter.temperature, learned=adapter.classes(head.names)
-    )
-    logits = match(adapter.adapted(examples.frames), shown, kinds=config.kinds, eps=config.eps).logits
+    shown = replace(head, learned=adapter.classes(head.names))
+    logits = match(examples.frames, shown, kinds=config.kinds, eps=config.eps).logits
     return float((logits.argmax(-1) == examples.labels).float().mean())
 
 

@@ -130,6 +130,12 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @property
+    def named_backbone(self) -> str | None:
+        """The backbone as `load_backbone` takes it: None where the weights themselves tell which one they are."""
+        default = type(self).model_fields["backbone"].default
+        return None if self.weights is not None and self.backbone == default else self.backbone
+
     def but(self, **changes: Any) -> TrainConfig:
         """The same with some settings changed, checked again.
 

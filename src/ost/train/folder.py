@@ -4,7 +4,7 @@ run/config.json           every setting
     pack.json             the classes, as `--classes` takes them (classes.txt where some have only a name)
     train.csv             the clips it learns from
     held-out.csv          the clips it is validated on
-    missing.txt           videos of the lists that were not there
+    missing.csv           videos of the lists that could not be used, and why
     log.jsonl             what happened, a line an event; tensorboard/ the same as curves
     checkpoints/          see `ost.train.checkpoint`
     weights.safetensors   at the end: what `--weights` takes
@@ -21,6 +21,7 @@ from ost.datasets.manifest import manifest_text
 from ost.descriptors.pack import Pack, save_pack
 from ost.errors import UsageError
 from ost.files import write_text
+from ost.runs import TRAINED_ON, save_missing
 from ost.runtime import Ranks
 from ost.train.config import TrainConfig
 from ost.train.task import Task
@@ -50,27 +51,30 @@ class Outcome:
     before: float | None = None
 
 
-def open_run(run: Path, config: TrainConfig, task: Task, resume: bool, ranks: Ranks) -> None:
-    """Make a folder for this run and no other; called by all ranks, written by the first.
+def check_run(run: Path, config: TrainConfig, task: Task, resume: bool, ranks: Ranks) -> None:
+    """Refuse a folder that this run cannot use; called by all ranks, before anything is loaded.
 
     Raises:
         UsageError: it holds a run and `resume` was not asked for, or a run of other settings or clips.
     """
-    fault = ""
+    fault: tuple[str, ...] = ()
     if ranks.first:
-        clips = manifest_text(task.clips.listed(task.pack))
-        fault = _fault(run, config, clips, resume)
-        if not fault and not (run / "config.json").exists():
-            write_text(run / "train.csv", clips)
+        fault = _fault(run, config, manifest_text(task.clips.listed(task.pack)), resume)
+    if fault := next((one for one in ranks.gather(fault) if one), ()):
+        raise UsageError(*fault)
+
+
+def begin_run(run: Path, config: TrainConfig, task: Task, ranks: Ranks) -> None:
+    """Write down what a run was asked to do; called once everything is loaded, so that a false start leaves nothing."""
+    if ranks.first:
+        if not (run / "config.json").exists():
+            write_text(run / TRAINED_ON, manifest_text(task.clips.listed(task.pack)))
             if len(task.held_out):
                 write_text(run / "held-out.csv", manifest_text(task.held_out.listed(task.pack)))
-            if task.missing:
-                write_text(run / "missing.txt", "".join(f"{video}\n" for video in task.missing))
+            save_missing(run, task.missing)
             _save_classes(task.pack, run)
-        if not fault:
-            write_text(run / "config.json", config.as_json())
-    if told := next((text for text in ranks.gather(fault) if text), ""):
-        raise UsageError(told)
+        write_text(run / "config.json", config.as_json())
+    ranks.wait()
 
 
 def classes_file(run: Path) -> Path:
@@ -79,21 +83,19 @@ def classes_file(run: Path) -> Path:
     return pack if pack.is_file() else run / "classes.txt"
 
 
-def _fault(run: Path, config: TrainConfig, clips: str, resume: bool) -> str:
-    """Why this folder cannot be used; empty if it can."""
-    place = run / "config.json"
+def _fault(run: Path, config: TrainConfig, clips: str, resume: bool) -> tuple[str, ...]:
+    """Why this folder cannot be used, and what to do; empty if it can."""
+    place, another = run / "config.json", "name another folder with {output}"
     if not place.is_file():
-        return ""
+        return ()
     if not resume:
-        return f"{run}: holds a run already; go on with it by --resume, or name another folder by --output"
+        return f"{run}: holds a run already", "go on with it by {resume}", another
     if other := _differences(place.read_text(encoding="utf-8"), config):
-        return (
-            f"{run}: was started with other settings ({other}); resume with the same, or name another folder"
-        )
-    listed = run / "train.csv"
+        return f"{run}: was started with other settings ({other})", "resume with the same", another
+    listed = run / TRAINED_ON
     if not listed.is_file() or listed.read_bytes() != clips.encode():
-        return f"{run}: was started with other clips than are found now; compare {listed}, or name another folder"
-    return ""
+        return f"{run}: was started with other clips than are found now", f"compare {listed}", another
+    return ()
 
 
 def _save_classes(pack: Pack, run: Path) -> None:

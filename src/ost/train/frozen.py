@@ -12,11 +12,13 @@ from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone
 from ost.errors import OstError, VideoError
 from ost.recognition.embed import class_head
-from ost.recognition.store import Views, stacked, stored_embeddings
+from ost.recognition.settings import Views
+from ost.recognition.store import stacked, stored_embeddings
+from ost.runs import WEIGHTS
 from ost.runtime import Ranks
 from ost.train.adapter import Examples, accuracy, fit_adapter, zero_shot_accuracy
 from ost.train.config import TrainConfig
-from ost.train.folder import Outcome, open_run
+from ost.train.folder import Outcome, begin_run, check_run
 from ost.train.log import Log, Watch
 from ost.train.task import Task
 from ost.train.validate import Labelled
@@ -46,14 +48,15 @@ def train_adapter(
         UsageError: the folder holds another run.
         OstError: too many training clips are unreadable.
     """
-    open_run(run, config, task, resume, Ranks())
+    check_run(run, config, task, resume, Ranks())
     clips = len(task.clips) + len(task.held_out)
+    notices: list[str] = []
+    backbone = load_backbone(config.named_backbone, config.weights, device=device, tell=notices.append)
+    begin_run(run, config, task, Ranks())
     log = Log(run, clips, watch, writes=True, begun=0)
     try:
-        name = config.backbone if config.weights is None else None
-        backbone = load_backbone(
-            name, config.weights, device=device, tell=lambda line: log("notice", 0, text=line)
-        )
+        for line in notices:
+            log("notice", 0, text=line)
         examples = _embedded(backbone, task.clips, config, log, 0)
         unreadable = dict(examples.unreadable)
         if len(unreadable) > config.max_unreadable * len(task.clips):
@@ -65,7 +68,7 @@ def train_adapter(
         for line in dict.fromkeys(backbone.notices):
             log("notice", len(task.clips), text=line)
         adapter = fit_adapter(backbone, head, examples.stacked(), config).adapter
-        target = run / "weights.safetensors"
+        target = run / WEIGHTS
         save_adapter(adapter, target)
         held_out = _embedded(backbone, task.held_out, config, log, len(task.clips))
         if not held_out.frames:

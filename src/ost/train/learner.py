@@ -14,11 +14,12 @@ from torch.nn.functional import normalize
 
 from ost.backbones.clip import ClipBackbone
 from ost.backbones.extras import draw_prompts, draw_temporal
+from ost.backbones.hub import LITE_REMEDY
 from ost.backbones.load import load_backbone
 from ost.backbones.weights import Weights
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
-from ost.errors import UsageError
+from ost.errors import UsageError, WeightsError
 from ost.runtime import cpu_has_fast_bf16
 from ost.train.config import TrainConfig
 from ost.train.data import Chunk
@@ -62,17 +63,17 @@ def load_learner(
     Raises:
         UsageError: the backbone has no towers that can be trained.
     """
-    backbone = load_backbone(
-        config.backbone if config.weights is None or config.backbone != TrainConfig().backbone else None,
-        config.weights,
-        device=device,
-        dtype="fp32",
-        tell=tell,
-        grow=grown(config),
-    )
+    try:
+        backbone = load_backbone(
+            config.named_backbone, config.weights, device=device, dtype="fp32", tell=tell, grow=grown(config)
+        )
+    except WeightsError as error:  # lite is no way out: its towers cannot be trained
+        others = [remedy for remedy in error.remedies if remedy != LITE_REMEDY]
+        raise WeightsError(error.fault, *others) from error
     if not isinstance(backbone, ClipBackbone):
         raise UsageError(
-            f"the towers of {backbone.name} stand still; train an adapter over them: ost train adapter"
+            f"the towers of {backbone.name} cannot be trained",
+            "train an adapter over them: ost train adapter",
         )
     return Learner(backbone, config, pack, augmentation)
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from ost.errors import UsageError
 
+LOG = "log.jsonl"
+
 
 class Event(NamedTuple):
     """Something that happened in a run.
@@ -44,7 +46,7 @@ class Log:
 
     def __init__(self, run: Path, steps: int, watch: Watch, *, writes: bool, begun: int) -> None:
         self._steps, self._watch, self._writes = steps, watch, writes
-        self._path = run / "log.jsonl"
+        self._path = run / LOG
         self._board: Any = None
         if writes:
             _forget_after(self._path, begun)
@@ -110,7 +112,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     Raises:
         UsageError: there is none.
     """
-    path = run / "log.jsonl"
+    path = run / LOG
     if not path.is_file():
         raise UsageError(f"{run}: holds no log of a training run")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ost.errors import OstError, TransportError
 from ost.files import atomic, write_text
-from ost.recognition.recognizer import Settings
+from ost.recognition.settings import Settings
+from ost.runs import WEIGHTS
 from ost.runtime import Ranks
 from ost.train.checkpoint import Checkpoints, Progress, State, Which
 from ost.train.config import TrainConfig
 from ost.train.data import Chunk, ClipDataset, chunks, flip_of
-from ost.train.folder import Outcome, open_run
+from ost.train.folder import Outcome, begin_run, check_run
 from ost.train.learner import Learner, load_learner
 from ost.train.log import Log, Watch
 from ost.train.plan import Plan, Step
@@ -34,6 +35,8 @@ from ost.video.augment import Augmentation
 
 class Interrupted(OstError):
     """A run that was asked to end (SIGTERM) and has saved where it stands."""
+
+    exit_code = 143  # 128 + SIGTERM, as the shell and Slurm know it
 
 
 def train(
@@ -80,7 +83,7 @@ class _Run:
         resume: bool,
     ) -> None:
         self.config, self.task, self.run, self.ranks = config, task, run, ranks
-        open_run(run, config, task, resume, ranks)
+        check_run(run, config, task, resume, ranks)
         flip = flip_of(task.pack.names) if config.flip is None else config.flip
         augmentation = Augmentation(
             scales=config.scales,
@@ -94,6 +97,7 @@ class _Run:
         self.plan = Plan(len(task.clips), config.batch, config.contrastive_batch, config.chunk, config.seed)
         self.total = config.epochs * self.plan.steps
         self.optimiser = _optimiser(self.learner)
+        begin_run(run, config, task, ranks)
         self.checkpoints = Checkpoints(run, ranks)
         self.progress = self._resumed() if resume else Progress()
         self.log = Log(run, self.total, watch, writes=ranks.first, begun=self.progress.step)
@@ -259,18 +263,18 @@ class _Run:
         if any(self.ranks.gather(bool(self.asked))):
             self._save(("last",))
             raise Interrupted(
-                f"stopped as asked after step {self.progress.step} of {self.total}; go on with --resume"
+                f"stopped as asked after step {self.progress.step} of {self.total}", "go on with {resume}"
             )
 
     def _finish(self) -> Outcome:
         """Put the weights where they are looked for."""
-        target = self.run / "weights.safetensors"
+        target = self.run / WEIGHTS
         folder = self.checkpoints.find("best") or self.checkpoints.find("last")
         if folder is None:
             raise OstError(f"{self.run}: its checkpoints are gone; train again")
         if self.ranks.first:
             with atomic(target) as temporary:
-                temporary.write_bytes((folder / "weights.safetensors").read_bytes())
+                temporary.write_bytes((folder / WEIGHTS).read_bytes())
         self.ranks.wait()
         done, unreadable = self.progress, dict(self.progress.unreadable.values())
         if done.best_step < 0:

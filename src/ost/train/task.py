@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ost.datasets.folder import pick_shots
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError
-from ost.train.validate import Labelled
+from ost.runs import Missing
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Clips with the rows of the pack that they show."""
+
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def listed(self, pack: Pack) -> list[Clip]:
+        """As rows of a manifest."""
+        return [Clip(Path(path), pack.names[row]) for path, row in zip(self.paths, self.labels, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -21,14 +37,14 @@ class Task:
         pack: the classes.
         clips: to train on.
         held_out: to validate on; may be empty.
-        missing: videos of the lists that are not there.
+        missing: videos of the lists that cannot be used.
         notices: what the user should know of the videos, one sentence each.
     """
 
     pack: Pack
     clips: Labelled
     held_out: Labelled
-    missing: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
     notices: tuple[str, ...] = ()
 
     def check_missing(self, most: float) -> None:
@@ -39,9 +55,10 @@ class Task:
         """
         total = len(self.clips) + len(self.held_out) + len(self.missing)
         if len(self.missing) > most * total:
+            some = ", ".join(one.video for one in self.missing[:3])
             raise UsageError(
                 f"{len(self.missing)} of {total} videos are not there, more than the share of {most:g} that "
-                f"max_unreadable allows; the first are {', '.join(self.missing[:3])}"
+                f"max_unreadable allows; the first are {some}"
             )
 
 
@@ -51,7 +68,7 @@ def make_task(
     classes: Spec,
     shots: int | None,
     seed: int,
-    missing: tuple[str, ...] = (),
+    missing: tuple[Missing, ...] = (),
 ) -> Task:
     """Pick the shots, hold the rest out, and find the classes.
 
@@ -61,7 +78,7 @@ def make_task(
         classes: SPEC; empty takes the labels of the clips.
         shots: clips a class to learn from; None takes all.
         seed: of the choice.
-        missing: videos of the lists that are not there.
+        missing: videos of the lists that cannot be used.
 
     Raises:
         UsageError: a class has fewer clips than shots.

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ost.backbones.base import Backbone
-from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
 from ost.errors import VideoError
-from ost.recognition.recognizer import Recognizer, Settings
+from ost.recognition.recognizer import Recognizer
+from ost.recognition.settings import Settings
 from ost.runtime import Ranks
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Clips with the rows of the pack that they show."""
-
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def listed(self, pack: Pack) -> list[Clip]:
-        """As rows of a manifest."""
-        return [Clip(Path(path), pack.names[row]) for path, row in zip(self.paths, self.labels, strict=True)]
+from ost.train.task import Labelled
 
 
 @dataclass(frozen=True)

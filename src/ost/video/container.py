@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ost.archives import Member
 from ost.errors import VideoError
@@ -134,7 +134,7 @@ def _ticks(stream: VideoStream, seconds: float) -> int:
 
 
 @cache
-def _metadata_options() -> dict[str, str]:
+def _metadata_options() -> dict[str, Any]:
     """The arguments by which tags in another encoding than UTF-8 do no harm; PyAV 19 needs none."""
     import av
 

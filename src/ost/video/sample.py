@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at: index arithmetic, pure."""
+"""Which frames of a video are looked at, and in how many crops: index arithmetic, pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from ost.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+
+CROPS = (1, 3, 5, 10)
 
 
 def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
@@ -50,3 +52,10 @@ def _check(n: int, frames: int, clips: int) -> None:
             raise UsageError(f"{what} needs at least 1 frame, got {value}")
     if clips < 1:
         raise UsageError(f"a video needs at least 1 clip, got {clips}")
+
+
+def check_crops(crops: int) -> None:
+    """Raise UsageError unless views can have that many crops."""
+    if crops not in CROPS:
+        *others, last = map(str, CROPS)
+        raise UsageError(f"views can have {', '.join(others)} or {last} crops, not {crops}")

@@ -11,8 +11,7 @@ from torch.nn.functional import interpolate
 
 from ost.errors import UsageError
 from ost.types import Frames, Preprocess
-
-CROPS = (1, 3, 5, 10)
+from ost.video.sample import check_crops
 
 
 class _Place(NamedTuple):
@@ -69,17 +68,10 @@ def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:
     check_crops(crops)
     if crops > 1 and preprocess.resize is None:
         raise UsageError(
-            f"these weights see the whole frame at once, which leaves nothing for {crops} crops; "
-            "use one crop, e.g. --views 4x1"
+            f"these weights see the whole frame at once, which leaves nothing for {crops} crops",
+            "use one crop",
         )
     return replace(preprocess, resize=preprocess.size) if crops == 3 else preprocess
-
-
-def check_crops(crops: int) -> None:
-    """Raise UsageError unless views can have that many crops."""
-    if crops not in CROPS:
-        *others, last = map(str, CROPS)
-        raise UsageError(f"views can have {', '.join(others)} or {last} crops, not {crops}")
 
 
 def central_crop(crops: int) -> int:

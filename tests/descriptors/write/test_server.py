@@ -43,7 +43,7 @@ def test_the_kind_of_server_is_told_by_how_it_lists_its_models(ask_at, owner, ki
 
 def test_a_server_with_several_models_wants_one_named(ask_at):
     with running(models=("small", "large")) as server:
-        with pytest.raises(UsageError, match=r"2 models .large, small.; name one with --model"):
+        with pytest.raises(UsageError, match=r"2 models .large, small.; name one with model"):
             ask_at(base_url=server.url)
         assert ask_at("large", server.url).model == "large"
 
@@ -66,7 +66,7 @@ def test_a_model_is_told_without_the_folder_it_was_loaded_from(ask_at, model, to
 def test_nobody_there_is_one_sentence_that_says_where(ask_at):
     with running() as server:
         url = server.url
-    with pytest.raises(ServerFailed, match=r"no server answers at 127.0.0.1:\d+ .*--base-url"):
+    with pytest.raises(ServerFailed, match=r"no server answers at 127.0.0.1:\d+ .*base_url"):
         ask_at(base_url=url)
 
 

@@ -229,7 +229,7 @@ def _kept(output: Path, settings: Mapping[str, Any]) -> dict[str, PackClass]:
     changed = differences(found, settings)
     if pack.provenance.get("method") != METHOD or changed:
         how = changed or "it was not written by ost describe"
-        raise UsageError(f"{output}: is there already ({how}); write elsewhere, or pass --overwrite")
+        raise UsageError(f"{output}: is there already ({how})", "write elsewhere", "pass {overwrite}")
     return {item.name: item for item in pack.classes}
 
 

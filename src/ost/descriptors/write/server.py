@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import PurePath
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,12 @@ class ServerFailed(OstError):
     """A server that no request will get an answer from."""
 
 
+def _not_an_address(error: Exception) -> UsageError:
+    return UsageError(
+        f"that is not the address of a server ({first_line(error)})", "name one with {base_url}"
+    )
+
+
 class Server:
     """Asks a chat server; safe to use from several threads, and a context manager that closes itself.
 
@@ -70,26 +77,29 @@ class Server:
         tries: int = TRIES,
         timeout: float = TIMEOUT_S,
     ) -> None:
-        try:
-            from openai import OpenAI, OpenAIError
-        except ImportError as error:
+        if find_spec("openai") is None:
             raise UsageError(
                 "ost describe needs the package openai; install it with: pip install 'ost-video[llm]'"
-            ) from error
+            )
         key = os.environ.get(KEY, "").strip()
         url = base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{HOSTED}/v1"
         try:
             address = urlsplit(url)
+        except ValueError as error:
+            raise _not_an_address(error) from None
+        self._hosted = address.hostname == HOSTED
+        if self._hosted and not key:
+            raise UsageError(f"{HOSTED} needs a key", f"set {KEY}", "name another server with {base_url}")
+        from openai import OpenAI, OpenAIError
+
+        try:
             self._secrets = [secret for secret in (key, address.password) if secret]
-            self._hosted = address.hostname == HOSTED
-            if self._hosted and not key:
-                raise UsageError(f"{HOSTED} needs a key; set {KEY}, or name another server with --base-url")
             # Servers on one's own machine want no key, but the client does.
             self._client: OpenAI = OpenAI(
                 api_key=key or "none", base_url=url, max_retries=tries - 1, timeout=timeout
             )
         except (OpenAIError, ValueError) as error:
-            raise UsageError(f"--base-url is not the address of a server ({first_line(error)})") from None
+            raise _not_an_address(error) from None
         self.notices: list[str] = []
         self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "response_format": None}
         if temperature is not None:
@@ -163,8 +173,9 @@ class Server:
             url = self._client.base_url
             where = f"{url.host}:{url.port}" if url.port else url.host
             raise ServerFailed(
-                f"no server answers at {where} ({self._clean(error)}); "
-                "start it, or name another with --base-url"
+                f"no server answers at {where} ({self._clean(error)})",
+                "start it",
+                "name another with {base_url}",
             ) from None
         except openai.AuthenticationError as error:
             raise ServerFailed(f"the server refuses the key in {KEY}: {self._clean(error)}") from None
@@ -174,7 +185,7 @@ class Server:
         if model is None:
             if len(offered) != 1:
                 some = ", ".join(sorted(offered)[:5]) or "none that it lists"
-                raise UsageError(f"the server has {len(offered)} models ({some}); name one with --model")
+                raise UsageError(f"the server has {len(offered)} models ({some})", "name one with {model}")
             model = next(iter(offered))
         owner = offered.get(model) or next(iter(offered.values()), "")
         return model, "OpenAI" if self._hosted else KINDS.get(owner, "other")

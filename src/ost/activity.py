@@ -1,0 +1,61 @@
+"""What takes time right now, told to whoever shows it: a command's status line, or nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Activity:
+    """One thing that is being done.
+
+    Attributes:
+        what: in words, as in "embedding the texts of 400 classes".
+        total: how many steps it has; 0 if that is not known.
+        done: how many of them are done.
+        since: when it began, in seconds of `time.monotonic`.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.since = time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        """Count finished steps."""
+        self.done += steps
+
+
+_running: list[Activity] = []
+_lock = Lock()
+
+
+@contextmanager
+def activity(what: str, total: int = 0) -> Generator[Activity]:
+    """Say what is being done while the block runs."""
+    one = Activity(what, total)
+    with _lock:
+        _running.append(one)
+    try:
+        yield one
+    finally:
+        with _lock:
+            _running.remove(one)
+
+
+def running() -> list[Activity]:
+    """What is being done now, the outermost first."""
+    with _lock:
+        return list(_running)
+
+
+def counted(results: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """The results, with each counted as a step."""
+    with activity(what, total) as one:
+        for result in results:
+            one.advance()
+            yield result

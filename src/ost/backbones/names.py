@@ -1,0 +1,165 @@
+"""Names of backbones and weights, checked without importing torch or open_clip: a typing error ends at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ost.backbones.catalog import BACKBONES, DEFAULT, PUBLISHED
+from ost.catalog import did_you_mean, near_misses
+from ost.errors import UsageError
+from ost.files import package_file
+from ost.runtime import DTYPES
+
+ADAPTER_KEY = "ost_adapter"  # of the metadata in an adapter's file
+WEIGHT_ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
+
+
+def check_model(
+    name: str | None = None,
+    weights: str | Path | None = None,
+    *,
+    blend: float | None = None,
+    blend_with: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> None:
+    """Refuse what `load_backbone` cannot load, as far as names and settings tell.
+
+    Args:
+        name, weights, blend, blend_with, device, dtype: see `ost.load`.
+
+    Raises:
+        UsageError: a name is unknown, a file is not there, or settings contradict each other.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"there is no dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
+    if weights is not None and is_adapter(Path(weights)):
+        if blend is not None:
+            raise UsageError("an adapter leaves the weights as they are", "leave {blend} out")
+    elif name == "lite":
+        if weights is not None or blend is not None:
+            surplus = _all_of(weights=weights is not None, blend=blend is not None)
+            raise UsageError("the backbone lite carries its own weights", f"leave {surplus} out")
+        if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
+            surplus = _all_of(device=device not in ("auto", "cpu"), dtype=dtype not in ("auto", "fp32"))
+            raise UsageError("the backbone lite runs on the CPU in fp32", f"leave {surplus} out")
+    elif blend is not None and weights is None:
+        raise UsageError(
+            "a blend needs fine-tuned weights to blend the original with", "name them with {weights}"
+        )
+    if blend_with is not None and blend is None:
+        raise UsageError("the weights to blend with are given, but not how much of them", "add {blend=SHARE}")
+    for source in (weights, blend_with):
+        if source is not None:
+            check_weights(source)
+    if weights is None:
+        check_backbone(name or DEFAULT)
+    elif name is not None and name not in architectures() and not is_backbone(name):
+        raise UsageError(f"open_clip has no model {name!r}{did_you_mean(name, architectures())}")
+
+
+def check_backbone(name: str) -> None:
+    """Refuse a backbone of which neither the catalog nor open_clip knows weights.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if is_backbone(name):
+        return
+    if near := near_misses(name, known_names()):
+        raise UsageError(f"there is no backbone {name!r}{did_you_mean(name, near)}")
+    raise UsageError(
+        f"there is no backbone {name!r}; a model of open_clip is named ARCHITECTURE/TAG, as in "
+        f"ViT-B-32/laion2b_s34b_b79k{did_you_mean(name, known_names())}"
+    )
+
+
+def check_weights(source: str | Path) -> None:
+    """Refuse what is neither a weight file nor a name of published weights.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    text = str(source)
+    if text in PUBLISHED or _exists(text):
+        return
+    if text.startswith("ost/"):
+        PUBLISHED.find(text)  # says what is meant
+    if text in BACKBONES and BACKBONES[text].weights is None:
+        raise UsageError(f"{text} is a backbone with weights of its own", f"name it with {{backbone={text}}}")
+    if is_backbone(text):
+        return
+    if Path(text).suffix.lower() in WEIGHT_ENDINGS:
+        raise UsageError(f"{text}: there is no such weight file")
+    near = did_you_mean(text, [*known_names(), *PUBLISHED])
+    raise UsageError(f"{text!r} is neither a weight file nor a known name{near}")
+
+
+def is_backbone(name: str) -> bool:
+    """Whether weights are known for a backbone: of the catalog, or of open_clip as ARCHITECTURE or ARCHITECTURE/TAG."""
+    if name in BACKBONES or any(known.startswith(f"{name}/") for known in BACKBONES):
+        return True
+    architecture, _, tag = name.partition("/")
+    if architecture not in architectures():
+        return False
+    listed, tags = _open_clip_tags()
+    if listed != version("open_clip_torch"):
+        return True  # it may know more than is listed; it is asked when the towers are built
+    known = tags.get(architecture, [])
+    return tag.lower().replace("-", "_") in known if tag else bool(known)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a file holds an adapter."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return ADAPTER_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # whoever reads it as weights says what is wrong
+
+
+def architectures() -> tuple[str, ...]:
+    """open_clip's names of architectures: from its files, and those that the program has added to it."""
+    added: Any = sys.modules.get("open_clip")
+    return tuple(sorted({*_packaged_architectures(), *(added.list_models() if added else ())}))
+
+
+@cache
+def _packaged_architectures() -> tuple[str, ...]:
+    folder = package_file("open_clip", "model_configs/ViT-B-16.json").parent
+    return tuple(file.stem for file in folder.glob("*.json"))
+
+
+@cache
+def known_names() -> tuple[str, ...]:
+    """Names of the catalog and of open_clip, for messages."""
+    _, tags = _open_clip_tags()
+    return (*BACKBONES, *(f"{name}/{tag}" for name, known in tags.items() for tag in known))
+
+
+@cache
+def _open_clip_tags() -> tuple[str, dict[str, list[str]]]:
+    """The version of open_clip that was asked, and its tags by architecture."""
+    listed = json.loads((files("ost.backbones") / "open_clip_tags.json").read_text(encoding="utf-8"))
+    return listed["open_clip_torch"], listed["tags"]
+
+
+def _all_of(**arguments: bool) -> str:
+    return " and ".join(f"{{{name}}}" for name, chosen in arguments.items() if chosen)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # looking is forbidden; reading will say so
+        return True
