@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ost.activity import activity
 from ost.backbones.adapter import AdaptedBackbone, Adapter, read_adapter
 from ost.backbones.base import Backbone
 from ost.backbones.catalog import (
@@ -75,24 +76,25 @@ def load_backbone(
         from ost.backbones.lite import LiteBackbone
 
         return LiteBackbone()
-    from ost.backbones.clip import ClipBackbone
-
     chosen = _choose(name, weights, tell)
     if blend_ratio is not None:
         other = _choose(None, original or _openai_name(chosen.weights), tell, "blend_with")
         blended = blend(other.weights, chosen.weights, blend_ratio)
         chosen = Chosen(f"{chosen.name} + {blend_ratio:g} x {other.name}", blended, chosen.spec)
     torch_device = resolve_device(device)
-    model, quick_gelu, preprocess = _settle(chosen)
-    return ClipBackbone(
-        chosen.name,
-        grow(chosen.weights),
-        model,
-        quick_gelu=quick_gelu,
-        preprocess=preprocess,
-        device=torch_device,
-        dtype=resolve_dtype(dtype, torch_device),
-    )
+    with activity("preparing the towers"):  # imports open_clip, which takes seconds
+        from ost.backbones.clip import ClipBackbone
+
+        model, quick_gelu, preprocess = _settle(chosen)
+        return ClipBackbone(
+            chosen.name,
+            grow(chosen.weights),
+            model,
+            quick_gelu=quick_gelu,
+            preprocess=preprocess,
+            device=torch_device,
+            dtype=resolve_dtype(dtype, torch_device),
+        )
 
 
 def _base_of(adapter: Adapter, name: str | None) -> tuple[str | None, str | None]:
@@ -177,10 +179,12 @@ def _choose(name: str | None, weights: str | Path | None, tell: Tell, argument: 
         spec = find_spec(title)
         if spec is None or spec.weights is None:
             raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
-        return Chosen(title, read_weights(fetch(spec.weights, title, _by_name(title))), spec)
-    spec = _architecture_spec(name) if name else None
-    file, implied = find_weights(weights, tell, argument)
-    return Chosen(str(weights), read_weights(file), spec or implied)
+        with activity(f"reading the weights {title}"):
+            return Chosen(title, read_weights(fetch(spec.weights, title, _by_name(title))), spec)
+    with activity(f"reading the weights {weights}"):
+        spec = _architecture_spec(name) if name else None
+        file, implied = find_weights(weights, tell, argument)
+        return Chosen(str(weights), read_weights(file), spec or implied)
 
 
 def _architecture_spec(name: str) -> BackboneSpec:

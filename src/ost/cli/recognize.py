@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ost.activity import counted
+from ost.activity import activity, counted
 from ost.archives import within
 from ost.backbones.names import check_model
 from ost.cli import options
@@ -56,7 +56,8 @@ def recognize(
 
     console, notes = stdout(), stderr()
     pack = resolve(classes)
-    paths = find_videos(videos)
+    with activity("looking for videos"):
+        paths = find_videos(videos)
     _refuse_absent(paths)
     settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
     check_model(backbone, weights, blend=blend, blend_with=blend_with, device=device, dtype=dtype)

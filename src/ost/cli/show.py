@@ -154,6 +154,8 @@ def show_measured(console: Console, measured: Measured) -> None:
         table.add_column(column, justify="left" if i < told.texts else "right")
     for row in told.rows:
         table.add_row(*map(Text, row))
+    if told.warning:
+        console.print(Text(told.warning, style="yellow"))
     console.print(table)
     for line in told.lines:
         console.print(Text(line))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ost.activity import activity
 from ost.backbones.names import check_model
 from ost.cli.command import load_torch
 from ost.cli.show import show_failures, show_notices, show_recipes
@@ -65,12 +66,13 @@ def train(
         show_recipes(stdout(), RECIPES)
         return
     changes = {"weights": init_from, "backbone": backbone, "seed": seed}
-    config, task = prepare(
-        recipe,
-        Sources(videos, manifest, held_out, shots, classes or ""),
-        {key: value for key, value in changes.items() if value is not None},
-        settings or [],
-    )
+    with activity("looking for the clips"):
+        config, task = prepare(
+            recipe,
+            Sources(videos, manifest, held_out, shots, classes or ""),
+            {key: value for key, value in changes.items() if value is not None},
+            settings or [],
+        )
     check_model(config.named_backbone, config.weights, device=device)
     chosen = run_folder(output, recipe, resume=resume)
     load_torch()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone, original_of
+from ost.datasets.manifest import read_manifest
 from ost.errors import VideoError
 from ost.evaluate.config import EvaluateConfig
 from ost.evaluate.run import Answer, answer
 from ost.evaluate.summary import Summary, summary
 from ost.evaluate.task import Task
 from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
-from ost.runs import ABSENT, Missing
+from ost.runs import ABSENT, Missing, trained_on
 from ost.runtime import Ranks
 
 Advance = Callable[[], None]
@@ -33,6 +35,7 @@ class Measured:
         untuned: name and mean-pool scores of the weights that tuned ones started from; None if not asked for.
         seconds: wall clock of the pass over the videos, without the loading of weights.
         ranks: how many processes shared it.
+        trained: scored videos that the weights learned from, as far as the folder of their run tells.
     """
 
     task: Task
@@ -42,6 +45,7 @@ class Measured:
     untuned: tuple[str, list[Answer]] | None
     seconds: float
     ranks: int
+    trained: frozenset[str] = frozenset()
 
     @property
     def lists(self) -> list[Answer]:
@@ -81,6 +85,11 @@ class Measured:
         if self.untuned:
             found[f"{UNTUNED}{self.untuned[0]}"] = self._summary(self.untuned[1])
         return found
+
+    def untrained(self) -> Summary | None:
+        """The numbers that were asked for without the videos that the weights learned from; None if none is left."""
+        others = [answer.without(self.trained) for answer in self.lists]
+        return self._summary(others) if any(answer.paths for answer in others) else None
 
     def _summary(self, answers: Sequence[Answer]) -> Summary:
         protocol = self.task.protocol
@@ -125,4 +134,14 @@ def measure(
     if untuned is not None:
         found = answer(untuned, task.questions, settings, (MEAN_POOL,), ranks=ranks)
         also = untuned.name, found[MEAN_POOL]
-    return Measured(task, backbone, asked, answers, also, seconds, ranks.world)
+    trained = _trained(task.config.weights, {path for found in answers[asked] for path in found.paths})
+    return Measured(task, backbone, asked, answers, also, seconds, ranks.world, trained)
+
+
+def _trained(weights: str | None, paths: Collection[str]) -> frozenset[str]:
+    """Those of the videos that weights learned from."""
+    clips = None if weights is None else trained_on(weights)
+    if clips is None:
+        return frozenset()
+    learned = {str(clip.path.resolve()) for clip in read_manifest(clips)}
+    return frozenset(path for path in paths if str(Path(path).resolve()) in learned)

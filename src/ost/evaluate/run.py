@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -55,6 +55,12 @@ class Answer:
     def labels(self) -> Ints:
         """The class of each video, [n]; of several, the likeliest by its own logits."""
         return np.where(self.truth, self.logits, -np.inf).argmax(1)
+
+    def without(self, paths: Collection[str]) -> Answer:
+        """The scores of the other videos."""
+        kept = np.array([path not in paths for path in self.paths], bool)
+        paths_kept = tuple(path for path, keep in zip(self.paths, kept, strict=True) if keep)
+        return replace(self, paths=paths_kept, logits=self.logits[kept], truth=self.truth[kept])
 
     def right(self, k: int) -> Bools:
         """Whether a class of the video is among the first k, [n]."""

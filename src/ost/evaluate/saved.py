@@ -64,12 +64,21 @@ def record(measured: Measured) -> dict[str, Any]:
         "seconds": round(measured.seconds, 2),
         "videos": task.videos,
         "numbers": {what: found.as_dict() for what, found in measured.summaries().items()},
+        "trained_on": _trained_on(measured),
         "published": dict(task.protocol.published),
         "classes": {question.title: list(question.pack.names) for question in task.questions},
         "by_class": {found.title: found.by_class() for found in measured.lists if found.paths},
         "missing": {found.title: list(found.missing) for found in measured.lists},
         "unreadable": {path: cause for found in measured.lists for path, cause in found.unreadable.items()},
     }
+
+
+def _trained_on(measured: Measured) -> dict[str, Any]:
+    """How many of the videos the weights learned from, and the numbers without them."""
+    if not measured.trained:
+        return {"videos": 0}
+    others = measured.untrained()
+    return {"videos": len(measured.trained), "numbers_without": others and others.as_dict()}
 
 
 def environment(measured: Measured) -> dict[str, Any]:

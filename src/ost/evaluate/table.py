@@ -20,12 +20,14 @@ class NumbersTable(NamedTuple):
         texts: how many of them, from the left, are texts; the others are numbers.
         rows: a row may end early.
         lines: sentences.
+        warning: a sentence that comes before everything else, for numbers that are not what they seem; else empty.
     """
 
     columns: tuple[str, ...]
     texts: int
     rows: list[list[str]]
     lines: list[str]
+    warning: str = ""
 
 
 def table_of(measured: Measured) -> NumbersTable:
@@ -48,7 +50,20 @@ def table_of(measured: Measured) -> NumbersTable:
     published = measured.task.protocol.published.items()
     rows += [[f"published, {who}", "", "", "", number] for who, number in published]
     columns = (*COLUMNS, *(["mAP"] if precision else []), *COUNTS)
-    return NumbersTable(columns, 2, rows, _lines(measured, asked[1]))
+    return NumbersTable(columns, 2, rows, _lines(measured, asked[1]), _trained_on(measured))
+
+
+def _trained_on(measured: Measured) -> str:
+    """That these weights have seen some of the videos in training, and the number without them."""
+    count, total = len(measured.trained), measured.scored
+    if not count:
+        return ""
+    if (others := measured.untrained()) is None:
+        return f"The weights were trained on all {total} videos: these numbers say nothing about others."
+    return (
+        f"The weights were trained on {count} of the {total} videos; on the {total - count} others top-1 is "
+        f"{_percent(others.top1.mean)} (95% interval {_span(others.top1)})."
+    )
 
 
 def _means(what: str, found: Summary, precision: bool) -> list[str]:
