@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,7 +25,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def ost_command(monkeypatch, capfd):
-    """Run the command as the shell does: exit code, stdout, stderr."""
+    """Run the command as the shell does: exit code, stdout, stderr. What an error advises has to be possible."""
     from ost.cli import main
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -33,9 +34,30 @@ def ost_command(monkeypatch, capfd):
             main()
             raise SystemExit(0)
         out, err = capfd.readouterr()
+        advised = {option for line in err.splitlines() if line.startswith("ost: ") for option in advice(line)}
+        assert advised <= options_of(arguments), err
         return int(stop.value.code or 0), out, err
 
     return run
+
+
+def advice(line):
+    """The options that a sentence names for this command; what stands in `backticks` is another one."""
+    return re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"`[^`]*`|\(.*?\)", "", line))
+
+
+def options_of(arguments):
+    """The options of the command that these arguments call."""
+    from typer.main import get_command
+
+    from ost.cli import app
+
+    command = get_command(app)
+    for argument in map(str, arguments):
+        if not hasattr(command, "commands"):
+            break
+        command = command.commands.get(argument, command)
+    return {option for parameter in command.params for option in parameter.opts}
 
 
 @pytest.fixture(scope="module")

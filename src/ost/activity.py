@@ -31,6 +31,7 @@ class Activity:
 
 
 _running: list[Activity] = []
+_watchers = 0
 _lock = Lock()
 
 
@@ -45,6 +46,22 @@ def activity(what: str, total: int = 0) -> Generator[Activity]:
     finally:
         with _lock:
             _running.remove(one)
+
+
+@contextmanager
+def watching() -> Generator[None]:
+    """Show activities while the block runs; libraries then need no progress bars of their own."""
+    global _watchers
+    _watchers += 1
+    try:
+        yield
+    finally:
+        _watchers -= 1
+
+
+def watched() -> bool:
+    """Whether somebody shows what is being done."""
+    return _watchers > 0
 
 
 def running() -> list[Activity]:

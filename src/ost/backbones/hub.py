@@ -6,7 +6,9 @@ import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from ost.activity import Activity, activity, watched
 from ost.backbones.catalog import HubFile
 from ost.errors import WeightsError, first_line
 from ost.files import cache_folder, file_hash, write_text
@@ -115,11 +117,37 @@ def _complete(url: str, cache: Path, folder: str, etag: str, size: int | None) -
             if size is not None and stream.tell() > size:
                 stream.truncate(0)
                 stream.seek(0)
-            http_get(url, stream, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=size)
+            with activity(f"downloading {folder.split('--')[-1]}, MB") as download:
+                http_get(
+                    url,
+                    stream,
+                    resume_size=stream.tell(),
+                    headers=build_hf_headers(),
+                    expected_size=size,
+                    tqdm_class=_counting(download) if watched() else None,
+                )
         if re.fullmatch("[0-9a-f]{64}", etag) and file_hash(part) != etag:  # the hub's etag of a large file
             part.unlink()
             raise OSError("it arrived damaged; try again")
         part.replace(blob)
+
+
+def _counting(download: Activity) -> Any:
+    """What huggingface_hub tells its progress to, instead of a bar that would be drawn into the status line."""
+    from huggingface_hub.utils import tqdm
+
+    class Counting(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})
+            self.bytes = int(options.get("initial") or 0)
+            download.total = int(options.get("total") or 0) // 1_000_000
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.bytes += int(n or 0)
+            download.done = self.bytes // 1_000_000
+            return None
+
+    return Counting
 
 
 def show_licence_once(name: str, licence: str, tell: Callable[[str], None]) -> None:

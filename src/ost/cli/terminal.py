@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ost.activity import Activity, running
+from ost.activity import Activity, running, watching
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -107,7 +107,8 @@ def status_line() -> Generator[None]:
         return
     _line = line = StatusLine()
     try:
-        yield
+        with watching():
+            yield
     finally:
         _line = None
         line.end()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ost.backbones.base import Backbone, towers_hash
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
-from ost.errors import VideoError
+from ost.errors import OstError, VideoError
 from ost.files import atomic, cache_folder, text_hash
 from ost.recognition.settings import Views
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind, Preprocess
@@ -33,14 +33,19 @@ def decode_views(path: str | Path, preprocess: Preprocess, views: Views) -> Fram
     Raises:
         VideoError: the video cannot be used.
     """
-    return decode(
-        path,
-        frames=views.frames,
-        clips=views.clips,
-        sampling=views.sampling,
-        preprocess=view_preprocess(preprocess, views.crops),
-        min_decoded=views.min_decoded,
-    )
+    try:
+        return decode(
+            path,
+            frames=views.frames,
+            clips=views.clips,
+            sampling=views.sampling,
+            preprocess=view_preprocess(preprocess, views.crops),
+            min_decoded=views.min_decoded,
+        )
+    except Exception as error:
+        if not isinstance(error, OstError):
+            error.add_note(f"decoding {path}")
+        raise
 
 
 def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmbeddings:
