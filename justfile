@@ -2,21 +2,21 @@
 check: lint types floors test
 
 lint:
-    uv run ruff check .
-    uv run ruff format --check .
+    uv run --group dev ruff check .
+    uv run --group dev ruff format --check .
 
 format:
-    uv run ruff check --fix .
-    uv run ruff format .
+    uv run --group dev ruff check --fix .
+    uv run --group dev ruff format .
 
 types:
-    uv run pyright
+    uv run --group dev pyright
 
 floors:
-    uv run lint-imports
+    uv run --group dev lint-imports
 
 test *arguments:
-    uv run pytest {{arguments}}
+    uv run --group dev pytest {{arguments}}
 
 demo:
     uv run ost demo

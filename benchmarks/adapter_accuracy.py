@@ -1,6 +1,6 @@
 """What does an adapter learn from a few real clips? Top-1 on the clips left over, mean over random draws.
 
-    uv run benchmarks/adapter_accuracy.py CLIPS/manifest.csv --dataset jhmdb21 [--shots 2 4] [--draws 6]
+    uv run --group dev benchmarks/adapter_accuracy.py CLIPS/manifest.csv --dataset jhmdb21 [--shots 2 4] [--draws 6]
 
 The embedded backbone, 32 frames. Beside it: the same clips without training, and scikit-learn's logistic regression
 on the same features (mean over frames, standardised, its default C). Nothing is chosen by looking at the clips

@@ -1,6 +1,6 @@
 """Does a training run survive being killed? Runs are killed at random moments until all kills are spent.
 
-    uv run benchmarks/kill_training.py [--kills 20] [--seed 0]
+    uv run --group dev benchmarks/kill_training.py [--kills 20] [--seed 0]
 
 A tiny CLIP with random weights learns three colours from folders of frames by `ost train few-shot`, with two decoding
 processes, a checkpoint every second step, and a validation every epoch. Odd kills are SIGKILL of the whole process

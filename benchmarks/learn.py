@@ -1,6 +1,6 @@
 """Does training learn, and does a transformer over time learn the order of time? Two runs on drawn clips.
 
-    uv run benchmarks/learn.py --plots FOLDER
+    uv run --group dev benchmarks/learn.py --plots FOLDER
 
 The world: 8 frames in which a thing moves over noise. A class is a colour, a shape and a motion, 4 x 3 x 6 =
 72 of them: "a red cross moving left". Motions come in pairs (moving right and left, rising and falling,

@@ -1,6 +1,6 @@
 """How often is the embedded backbone right with names alone? Top-1 on labelled clips, against chance.
 
-    uv run benchmarks/lite_accuracy.py CLIPS/manifest.csv --labels ucf101=LABELS.csv
+    uv run --group dev benchmarks/lite_accuracy.py CLIPS/manifest.csv --labels ucf101=LABELS.csv
 
 The manifest has the columns path (relative to it), label and dataset. A dataset's classes are the `name`
 column of its label list, else the labels that occur in the manifest. No descriptors are used.

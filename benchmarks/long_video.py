@@ -3,7 +3,7 @@
 Encodes a minute of 1920x1080 H.264 (25 frames a second, a keyframe every `--gop` frames), repeats its packets
 up to the wanted length, and times in one run: decoding everything, and taking 32 frames in both samplings.
 
-    uv run benchmarks/long_video.py --minutes 60
+    uv run --group dev benchmarks/long_video.py --minutes 60
 """
 
 import argparse

@@ -4,7 +4,7 @@ Makes small videos in five containers, breaks them (truncation, bit flips, boxes
 resized, header fields overwritten, foreign bytes pasted in), and decodes each in a worker process.
 Prints a table and ends with 1 if any ended in something other than frames or a `VideoError`.
 
-    uv run benchmarks/mutated_videos.py --count 2000 --seed 0
+    uv run --group dev benchmarks/mutated_videos.py --count 2000 --seed 0
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What does recognition cost beyond its image tower? Wall time against a plain fp32 `encode_image`.
 
-    uv run benchmarks/recognise_speed.py [--rounds 5]
+    uv run --group dev benchmarks/recognise_speed.py [--rounds 5]
 
 ViT-B/16 with random weights, 32 frames of a real clip, 400 classes with 4 spatial and 4 temporal descriptors,
 class head warm, imports done. Each round times both in turn; figures are medians of the ratios. The last part

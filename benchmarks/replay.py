@@ -1,6 +1,6 @@
 """Does a contrastive batch of 256 clips x 32 frames fit, and is its gradient that of one piece?
 
-    uv run benchmarks/replay.py [--clips 256] [--frames 32] [--chunk 8]
+    uv run --group dev benchmarks/replay.py [--clips 256] [--frames 32] [--chunk 8]
 
 A tiny CLIP with random weights (4 + 2 layers, 32 pixels) takes one contrastive step over random clips of as many
 classes as there are clips, first in chunks whose activations are thrown away and computed again, then in one piece

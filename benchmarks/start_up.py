@@ -1,6 +1,6 @@
 """How long until the first answer? Whole processes, against a bare `import torch` in the same round.
 
-    uv run benchmarks/start_up.py [--rounds 5]
+    uv run --group dev benchmarks/start_up.py [--rounds 5]
 
 Each command runs once to fill caches, then once a round, in turn; figures are medians.
 """

@@ -1,6 +1,6 @@
 """How fast does training go? Clips a second against a plain loop over open_clip, on one machine in one run.
 
-    uv run benchmarks/train_speed.py [--rounds 2] [--clips 2] [--frames 8]
+    uv run --group dev benchmarks/train_speed.py [--rounds 2] [--clips 2] [--frames 8]
 
 ViT-B/16 with random weights, both towers, a contrastive batch of `--clips` clips with 4 + 4 descriptors a class,
 real video decoded by two worker processes, the same augmentation. The plain loop is what one writes first: DataLoader,

@@ -302,7 +302,7 @@ def prompts_base_to_novel(shots: int | None = None) -> TrainConfig:
 
 
 def lora(shots: int | None = None) -> TrainConfig:
-    """Low-rank updates of attention and MLPs in both towers (rank 16, needs ost-video[lora]); merged at the end.
+    """Low-rank updates of attention and MLPs in both towers (rank 16, needs the package peft); merged at the end.
 
     Command: ost train lora --videos clips/ --shots 4
     Cost: as few-shot, with a twentieth of the optimiser's memory.

@@ -103,7 +103,7 @@ def _notices(task: Task) -> list[str]:
 
     lines = [*task.pack.notices, *task.notices]
     if not has_tensorboard():
-        lines.append("there are no curves without TensorBoard; pip install ost-video[train]")
+        lines.append("there are no curves without TensorBoard; install it with: pip install tensorboard")
     return lines
 
 

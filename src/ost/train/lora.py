@@ -24,7 +24,7 @@ def inject(backbone: ClipBackbone, rank: int, seed: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UsageError("tune=lora needs the package peft: pip install ost-video[lora]") from error
+        raise UsageError("tune=lora needs the package peft; install it with: pip install peft") from error
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for tower in (backbone.visual, backbone.text):

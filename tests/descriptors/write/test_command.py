@@ -101,7 +101,7 @@ def test_without_the_package_openai_the_extra_is_named(ost_command, tmp_path, mo
     monkeypatch.setitem(sys.modules, "openai", None)
     code, _, err = ost_command("describe", CLASSES, "-o", tmp_path / "x.json")
     assert code == 2
-    assert "pip install 'ost-video[llm]'" in err
+    assert "pip install openai" in err
 
 
 @pytest.mark.parametrize(("text", "prices"), [(None, None), ("1,2", (1, 2)), (" .15 , 0.6", (0.15, 0.6))])

@@ -79,7 +79,7 @@ class Server:
     ) -> None:
         if find_spec("openai") is None:
             raise UsageError(
-                "ost describe needs the package openai; install it with: pip install 'ost-video[llm]'"
+                "ost describe needs the package openai; install it with: pip install openai"
             )
         key = os.environ.get(KEY, "").strip()
         url = base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{HOSTED}/v1"
