@@ -21,13 +21,28 @@ class Activity:
         since: when it began, in seconds of `time.monotonic`.
     """
 
+    _begun: tuple[float, int] | None = None  # when the first steps were done, and how many
+
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
         self.since = time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
         """Count finished steps."""
-        self.done += steps
+        self.reach(self.done + steps)
+
+    def reach(self, done: int) -> None:
+        """Say how many steps are done."""
+        self.done = done
+        self._begun = self._begun or (time.monotonic(), done)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate since the first step, which often waits for more than itself; None before the second."""
+        if self._begun is None or self.done <= self._begun[1]:
+            return None
+        since, first = self._begun
+        return (time.monotonic() - since) / (self.done - first) * (self.total - self.done)
 
 
 _running: list[Activity] = []

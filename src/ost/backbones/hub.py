@@ -144,7 +144,7 @@ def _counting(download: Activity) -> Any:
 
         def update(self, n: float | None = 1) -> bool | None:
             self.bytes += int(n or 0)
-            download.done = self.bytes // 1_000_000
+            download.reach(self.bytes // 1_000_000)
             return None
 
     return Counting

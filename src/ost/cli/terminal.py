@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -151,8 +150,6 @@ def write_line(line: str) -> None:
 
 
 def _left(one: Activity) -> str:
-    """The time that is left at the rate so far."""
-    if not one.done:
-        return ""
-    seconds = (time.monotonic() - one.since) / one.done * (one.total - one.done)
-    return f"{timedelta(seconds=round(seconds))} left"
+    """The time that is left, in words."""
+    seconds = one.seconds_left
+    return "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"

@@ -43,7 +43,8 @@ class _Bar:
             if "loss" in event.numbers:
                 self._loss = f"loss {event.numbers['loss']:.3f}"
             text = " ".join(part for part in (self._loss, self._top1) if part) or "embedding"
-            self._training.what, self._training.done, self._training.total = text, event.step, event.steps
+            self._training.what, self._training.total = text, event.steps
+            self._training.reach(event.step)
             return
         if event.kind == "validation":
             self._top1 = f"top-1 {event.numbers['top1']:.1%}"

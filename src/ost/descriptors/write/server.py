@@ -78,9 +78,7 @@ class Server:
         timeout: float = TIMEOUT_S,
     ) -> None:
         if find_spec("openai") is None:
-            raise UsageError(
-                "ost describe needs the package openai; install it with: pip install openai"
-            )
+            raise UsageError("ost describe needs the package openai; install it with: pip install openai")
         key = os.environ.get(KEY, "").strip()
         url = base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{HOSTED}/v1"
         try:
