@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -91,8 +91,7 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
     head = _read(place, pack, texts, backbone, key) if cache else None
     if head is None:
         before = len(backbone.notices)
-        embedded: dict[Kind, Descriptors] = {kind: _embed(backbone, texts[kind]) for kind in kinds}
-        head = ClassHead(pack.names, embedded, backbone.logit_scale, key)
+        head = ClassHead(pack.names, _embed(backbone, texts), backbone.logit_scale, key)
         if cache:
             _write(place, head, backbone.notices[before:])
     adapter = backbone.adapter
@@ -104,25 +103,28 @@ def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
     return text_hash(LAYOUT, backbone.weights_hash, backbone.precision, what)
 
 
-def _embed(backbone: Backbone, texts: tuple[tuple[str, ...], ...]) -> Descriptors:
-    """All prompts of one kind through the text tower, laid out [A, N]."""
-    most = max(map(len, texts))
-    mask = torch.tensor([[n < len(row) for n in range(most)] for row in texts])
-    values, shift, gain = backbone.embed_text([text for row in texts for text in row])
-    mask = mask.to(values.device)
+def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
+    """All prompts through the text tower, laid out [A, N] for each kind; equal prompts are embedded once."""
+    place: dict[str, int] = {}
+    for rows in texts.values():
+        for text in (text for row in rows for text in row):
+            place.setdefault(text, len(place))
+    embedded = backbone.embed_text(list(place))
+    kinds: dict[Kind, Descriptors] = {}
+    for kind, rows in texts.items():
+        most = max(map(len, rows))
+        mask = torch.tensor([[n < len(row) for n in range(most)] for row in rows])
+        mask = mask.to(embedded.values.device)
+        order = torch.tensor([place[text] for row in rows for text in row], device=mask.device)
+        values, shift, gain = (None if flat is None else _laid_out(flat[order], mask) for flat in embedded)
+        kinds[kind] = Descriptors(values=cast(Tensor, values), mask=mask, texts=rows, shift=shift, gain=gain)
+    return kinds
 
-    def laid_out(flat: Tensor) -> Tensor:
-        out = flat.new_zeros(*mask.shape, *flat.shape[1:])
-        out[mask] = flat
-        return out
 
-    return Descriptors(
-        values=laid_out(values),
-        mask=mask,
-        texts=texts,
-        shift=None if shift is None else laid_out(shift),
-        gain=None if gain is None else laid_out(gain),
-    )
+def _laid_out(flat: Tensor, mask: Tensor) -> Tensor:
+    out = flat.new_zeros(*mask.shape, *flat.shape[1:])
+    out[mask] = flat
+    return out
 
 
 def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
