@@ -58,7 +58,7 @@ def test_the_image_network_equals_timms():
     assert [t.shape for t in theirs.state_dict().values()] == [t.shape for t in state.values()]
     theirs.load_state_dict(dict(zip(names, state.values(), strict=True)))
     images = pixels(2, 260)
-    ours = EfficientNetLite2.from_state(state)(images)
+    ours = EfficientNetLite2(state.values())(images)
     torch.testing.assert_close(ours, theirs(images), rtol=0, atol=2e-5)
 
 

@@ -121,7 +121,7 @@ class LiteBackbone:
     @cached_property
     def _network(self) -> EfficientNetLite2:
         state: Any = read_archive(self._image_file)
-        return EfficientNetLite2.from_state(state)
+        return EfficientNetLite2(state.values())
 
     @cached_property
     def _text(self) -> MiniLM:
