@@ -30,7 +30,9 @@ MORE_THINGS = (
     "tomato crates,bicycle chains,brass bells,willow baskets,oak planks,curtains,pepper mills,hoses,globes"
 )
 PLACES = "outdoors,at night,in rain,by candlelight,underwater,at dawn,in crowds,on rooftops,at sea,in snow,on stage"
-MORE_PLACES = "in barns,near trains,at markets,in tents,alone,in pairs,for fun,in gloves,left-handed,fast,barefoot,slowly"
+MORE_PLACES = (
+    "in barns,near trains,at markets,in tents,alone,in pairs,for fun,in gloves,on ice,barefoot,slowly"
+)
 T = TypeVar("T")
 
 
