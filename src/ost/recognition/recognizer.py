@@ -87,7 +87,7 @@ class Recognizer:
 
     def recognize(
         self,
-        video: str | Path,
+        video: str | Path | Frames,
         classes: Spec,
         *,
         embeddings: FrameEmbeddings | None = None,
@@ -96,7 +96,7 @@ class Recognizer:
         """Which of the classes one video shows.
 
         Args:
-            video: a video file or a folder of frame images.
+            video: a video file, a folder of frame images, or frames that were decoded with these settings.
             classes: a pack, class names, a file, or the name of a shipped pack.
             embeddings: of this video with these settings, where they are known already: the towers are left alone.
             settings: any of `Settings`, for this call.
@@ -106,7 +106,8 @@ class Recognizer:
             PackError: the classes cannot be used.
         """
         wanted = replace(self.settings, **settings)
-        return self._judge(self._decode(video, wanted), resolve(classes), wanted, embeddings)
+        frames = video if isinstance(video, Frames) else self._decode(video, wanted)
+        return self._judge(frames, resolve(classes), wanted, embeddings)
 
     def recognize_all(
         self, videos: Sequence[str | Path], classes: Spec, **settings: Any
