@@ -22,7 +22,7 @@ import ost
 from ost.backbones.minilm import FILE, MiniLM
 from ost.files import package_file
 
-VERBS = "juggling stacking polishing hammering wiping sketching lacing shelling grinding weighing labelling rinsing"
+VERBS = "juggling stacking polishing hammering wiping tying oiling lacing shelling grinding weighing labelling rinsing"
 THINGS = (
     "copper kettles,paper lanterns,wet ropes,glass beads,river stones,wool socks,tin cans,clay pots,old boots"
 )
