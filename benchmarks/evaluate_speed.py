@@ -1,7 +1,7 @@
 """How many videos a second does an evaluation do? Against the OST authors' way, same towers, videos and machine.
 
     uv run --group dev benchmarks/evaluate_speed.py [--packs hmdb51 k400] [--videos FOLDER]
-    uv run --group dev benchmarks/evaluate_speed.py --packs hmdb51 --classes 5 --frames 4 --videos-count 4  # a minute, to try it
+    uv run --group dev benchmarks/evaluate_speed.py --packs hmdb51 --classes 5 --frames 4 --videos-count 4
 
 ViT-B/16 with random weights, 32 frames a video, all prompts of a shipped pack. The authors' way is rebuilt over
 open_clip in fp32: for each batch of two videos decode, encode the frames and the prompts of all classes anew, and

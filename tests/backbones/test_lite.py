@@ -1,7 +1,12 @@
 """The embedded default against timm and transformers."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ost.backbones.archive import read_archive
 from ost.backbones.catalog import LITE
@@ -9,6 +14,7 @@ from ost.backbones.efficientnet import EfficientNetLite2
 from ost.backbones.lite import SPREAD, LiteBackbone, _imagenet_names
 from ost.backbones.load import load_backbone
 from ost.backbones.minilm import WIDTH, MiniLM
+from ost.backbones.text import batches
 from ost.errors import UsageError
 from ost.files import package_file
 
@@ -52,7 +58,7 @@ def test_the_image_network_equals_timms():
     assert [t.shape for t in theirs.state_dict().values()] == [t.shape for t in state.values()]
     theirs.load_state_dict(dict(zip(names, state.values(), strict=True)))
     images = pixels(2, 260)
-    ours = EfficientNetLite2.from_state(state)(images)
+    ours = EfficientNetLite2(state.values())(images)
     torch.testing.assert_close(ours, theirs(images), rtol=0, atol=2e-5)
 
 
@@ -69,12 +75,44 @@ def test_the_text_network_equals_that_of_transformers(folder):
     torch.testing.assert_close(MiniLM(folder).embed(TEXTS), expected, rtol=0, atol=1e-5)
 
 
-def test_a_text_embeds_the_same_alone_and_in_any_batch(folder):
+@torch.inference_mode()
+def test_short_texts_equal_those_of_transformers_padded_as_they_come(folder):
+    from transformers import AutoModel, AutoTokenizer
+
+    names = [
+        f"{verb} {thing}" for verb in ("riding", "throwing") for thing in ("a bike", "darts", "it all up")
+    ]
+    tokens = AutoTokenizer.from_pretrained(folder)(names, return_tensors="pt", padding=True)
+    last = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state
+    means = (last * tokens.attention_mask[..., None]).sum(1) / tokens.attention_mask.sum(1, keepdim=True)
+    expected = torch.nn.functional.normalize(means, dim=-1)
+    torch.testing.assert_close(MiniLM(folder).embed(names), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 12, 40, 1024])
+def test_a_text_embeds_the_same_alone_and_beside_any_others(folder, budget):
     model = MiniLM(folder)
-    alone = torch.cat([model.embed([text]) for text in TEXTS])
-    for batch in (2, 3, 64):
-        torch.testing.assert_close(model.embed(TEXTS, batch), alone, rtol=0, atol=1e-5)
-    assert model.embed([]).shape == (0, WIDTH)
+    texts = [*TEXTS, *(f"throwing {n} darts" for n in range(30)), *TEXTS]
+    alone = torch.cat([model.embed([text]) for text in texts])
+    torch.testing.assert_close(model.embed(texts, budget), alone, rtol=0, atol=1e-6)
+    with ThreadPoolExecutor(3) as pool:
+        torch.testing.assert_close(model.embed(texts, budget, pool.map), alone, rtol=0, atol=1e-6)
+
+
+def test_no_text_is_no_embedding(folder):
+    assert MiniLM(folder).embed([]).shape == (0, WIDTH)
+
+
+@given(st.lists(st.integers(0, 300)), st.integers(1, 1000))
+def test_batches_hold_every_text_once_by_length_and_never_more_tokens_than_may_be(lengths, budget):
+    found = batches(lengths, budget)
+    together = [i for batch in found for i in batch]
+    assert sorted(together) == list(range(len(lengths)))
+    assert [lengths[i] for i in together] == sorted(lengths)
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * lengths[batch[-1]] <= budget
+    for batch, after in pairwise(found):
+        assert (len(batch) + 1) * lengths[after[0]] > budget
 
 
 def test_calibrated_similarities_have_one_mean_and_spread_over_the_class_names(kept, monkeypatch):
@@ -111,7 +149,7 @@ def test_a_damaged_cache_is_built_again(damage, kept, monkeypatch, cache):
     if damage == "other":
         save_file({"names": names[:5].contiguous()}, place)
     built = []
-    monkeypatch.setattr(MiniLM, "embed", lambda self, texts: built.append(len(texts)) or names)
+    monkeypatch.setattr(MiniLM, "embed", lambda self, texts, **_: built.append(len(texts)) or names)
     assert torch.equal(LiteBackbone()._class_names, names)
     assert built == [1000] == [len(_imagenet_names())]
     assert torch.equal(load_file(place)["names"], names)
@@ -121,7 +159,7 @@ def test_a_damaged_cache_is_built_again(damage, kept, monkeypatch, cache):
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("OST_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(MiniLM, "embed", lambda self, texts: torch.ones(len(texts), WIDTH))
+    monkeypatch.setattr(MiniLM, "embed", lambda self, texts, **_: torch.ones(len(texts), WIDTH))
     assert LiteBackbone()._class_names.shape == (1000, WIDTH)
 
 
@@ -139,6 +177,22 @@ def test_it_takes_no_other_weights():
         load_backbone("lite", "some.pth")
     with pytest.raises(UsageError, match="carries its own weights"):
         load_backbone("lite", blend_ratio=0.5)
+
+
+def test_texts_embed_the_same_in_any_number_of_threads(kept, monkeypatch):
+    monkeypatch.setenv("OST_CACHE", str(kept))
+    backbone, texts = LiteBackbone(), [f"stacking {n} paper lanterns by candlelight" for n in range(300)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = backbone.embed_text(texts)
+        torch.set_num_threads(3)
+        shared = backbone.embed_text(texts)
+        assert "_threads" in vars(backbone)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(shared, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_frames_embed_the_same_alone_and_in_any_number_of_threads():

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
+from ost.backbones import clip
 from ost.backbones.catalog import BACKBONES
 from ost.backbones.clip import ClipBackbone, open_clip_config, told_by_shapes
 from ost.backbones.load import find_spec, load_backbone
@@ -124,6 +125,15 @@ def test_long_text_is_cut_at_a_word_with_a_notice(ost):
     assert len(model.notices) == 2
     assert model.notices[0].startswith("a text of 202 tokens was cut to the 77 the text tower reads, after")
     assert model.notices[0].endswith("riding'")
+
+
+@pytest.mark.parametrize("budget", [1, 40, 1024])
+def test_texts_come_back_in_their_order_as_if_each_had_been_alone(ost, budget, monkeypatch):
+    monkeypatch.setitem(clip.TOKENS_AT_ONCE, "cpu", budget)
+    model = load(ost)
+    texts = [("riding " * (n * 7 % 13 + 1)) + str(n) for n in range(40)]
+    alone = torch.cat([model.embed_text([text]).values for text in texts])
+    torch.testing.assert_close(model.embed_text(texts).values, alone, rtol=0, atol=1e-6)
 
 
 def test_one_tower_is_loaded_without_the_other(ost):

@@ -92,6 +92,17 @@ def test_a_head_holds_each_prompts_embedding_in_its_place(make_backbone, calibra
                     assert torch.equal(d.gain[a, n], alone.gain[0])
 
 
+def test_equal_prompts_are_embedded_once_whatever_their_class_and_kind(make_backbone):
+    backbone = make_backbone()
+    twins = Pack(
+        "twins", (PackClass("sailing", ("a sail",)), PackClass("rigging", ("a sail", "a rope"), ("up",)))
+    )
+    head = class_head(backbone, twins, BOTH)
+    assert backbone.texts == [["rigging: up", "just sailing", "seen: a rope", "seen: a sail"]]
+    spatial = head.kinds["spatial"].values
+    assert torch.equal(spatial[0, 0], spatial[1, 0])
+
+
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_a_head_seen_before_is_read_without_the_text_tower(make_backbone, fresh_cache, calibrated):
     first = class_head(make_backbone(calibrated=calibrated), PACK, BOTH)
@@ -124,7 +135,7 @@ def test_the_cache_can_be_left_alone(make_backbone, fresh_cache):
     backbone = make_backbone()
     for _ in range(2):
         class_head(backbone, PACK, BOTH, cache=False)
-    assert len(backbone.texts) == 4
+    assert len(backbone.texts) == 2
     assert not fresh_cache.exists()
 
 
@@ -173,7 +184,7 @@ def test_a_damaged_file_in_the_cache_is_made_anew(make_backbone, fresh_cache, da
     place.write_bytes(damage(whole))
     backbone = make_backbone()
     assert_same(class_head(backbone, PACK, BOTH), expected)
-    assert len(backbone.texts) == 2
+    assert len(backbone.texts) == 1
     assert place.read_bytes() == whole
 
 
@@ -210,5 +221,5 @@ def test_a_head_from_the_cache_matches_like_a_new_one(make_backbone):
     backbone = make_backbone(calibrated=True)
     frames = embed_frames(backbone, some_frames())
     logits = [match(frames, class_head(backbone, PACK, BOTH)).logits for _ in range(2)]
-    assert len(backbone.texts) == 2
+    assert len(backbone.texts) == 1
     assert torch.equal(*logits)

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from ost.backbones.base import TextEmbeddings, frame_embeddings
 from ost.backbones.catalog import CLIP_TEMPLATES
 from ost.backbones.extras import read_prompts, read_temporal, split_extras
-from ost.backbones.text import fit_to_context
+from ost.backbones.text import batches, fit_to_context
 from ost.backbones.weights import HEAD_WIDTH, Architecture, Weights, account
 from ost.errors import UsageError, WeightsError, first_line
 from ost.types import FrameEmbeddings, Preprocess
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 # On a CPU larger batches are slower: their activations outgrow what the allocator keeps between layers.
 FRAMES_AT_ONCE = {"cpu": 4}
-TEXTS_AT_ONCE = {"cpu": 16}
+TOKENS_AT_ONCE = {"cpu": 1024}
 ON_A_GPU = 128
+TOKENS_ON_A_GPU = 128 * 77
 
 
 class ClipBackbone:
@@ -94,8 +95,12 @@ class ClipBackbone:
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit embeddings [n, D], fp32, on the backbone's device; no text needs shift or gain."""
         with torch.inference_mode():
-            parts = self.tokens(texts).split(TEXTS_AT_ONCE.get(self.device.type, ON_A_GPU))
-            return TextEmbeddings(normalize(torch.cat([self.encode_tokens(part) for part in parts]), dim=-1))
+            tokens = self.tokens(texts)
+            values = torch.empty(len(tokens), self.width, device=self.device)
+            budget = TOKENS_AT_ONCE.get(self.device.type, TOKENS_ON_A_GPU)
+            for rows in batches(_lengths(self.text, tokens).tolist(), budget):
+                values[rows] = self.encode_tokens(tokens[rows])
+            return TextEmbeddings(normalize(values, dim=-1))
 
     def moved(self, pixels: Tensor) -> Tensor:
         """Pixels on the device and in the dtype of the image tower."""
@@ -200,16 +205,27 @@ def _encode_text(model: Any, tokens: Tensor) -> Tensor:
     """A text tower's raw embeddings, without the padding where attention is causal: nothing looks ahead."""
     from open_clip.transformer import text_global_pool
 
-    mask = getattr(model, "attn_mask", None)
-    if mask is None or getattr(model, "text_pool_type", "") != "argmax" or not len(tokens):
+    if not _reads_to_the_end(model) or not len(tokens):
         return model.encode_text(tokens)
-    length = int(tokens.argmax(-1).max()) + 1  # the end token has the highest number
-    tokens = tokens[:, :length]
+    length = int(_lengths(model, tokens).max())
+    tokens, mask = tokens[:, :length], model.attn_mask
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=mask[:length, :length]))
     pooled = text_global_pool(x, tokens, "argmax")
     projection = model.text_projection
     return projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
+
+
+def _reads_to_the_end(model: Any) -> bool:
+    """Whether a text tower sees nothing behind a text's end token: its attention is causal, and it pools there."""
+    causal = getattr(model, "attn_mask", None) is not None
+    return causal and getattr(model, "text_pool_type", "") == "argmax"
+
+
+def _lengths(model: Any, tokens: Tensor) -> Tensor:
+    """How many tokens of each text [n, L] a text tower reads, [n]."""
+    # The end token has the highest number.
+    return tokens.argmax(-1) + 1 if _reads_to_the_end(model) else torch.full((len(tokens),), tokens.shape[-1])
 
 
 class _Undrawn(TorchFunctionMode):

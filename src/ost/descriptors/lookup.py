@@ -67,12 +67,15 @@ def nearest(name: str) -> tuple[str, str] | None:
     """The known class whose name is most like this one, and its pack; None if none is like it."""
     letters, words = fold(name), set(stems(name))
     best, likeness = None, 0.0
+    matcher = difflib.SequenceMatcher(None, b=letters)
     for key, (known_name, pack) in _known_names().items():
         known = set(stems(known_name))
         alike = len(words & known) / max(1, len(words | known))
         alike = alike if alike >= WORDS else 0.0
-        matcher = difflib.SequenceMatcher(None, key, letters)
-        if matcher.quick_ratio() >= max(LETTERS, alike) and (ratio := matcher.ratio()) >= LETTERS:
+        matcher.set_seq1(key)
+        least = max(LETTERS, alike)
+        bounds = (matcher.real_quick_ratio, matcher.quick_ratio)
+        if all(bound() >= least for bound in bounds) and (ratio := matcher.ratio()) >= LETTERS:
             alike = max(alike, ratio)
         if alike > likeness:
             best, likeness = (known_name, pack), alike

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
+REMEMBERED = 1 << 16  # a list of names is looked up in every pack, name by name
 ARTICLES = frozenset({"a", "an", "the"})
 # What may stand between the words that make a name, without changing which action it is.
 FUNCTION_WORDS = ARTICLES | frozenset(
@@ -14,6 +15,7 @@ FUNCTION_WORDS = ARTICLES | frozenset(
 )
 
 
+@lru_cache(REMEMBERED)
 def fold(name: str | None) -> str:
     """The spelling-free key of a class name: no case, spaces or punctuation; every script and sign stays."""
     text = unicodedata.normalize("NFKC", (name or "").casefold())
@@ -29,6 +31,7 @@ def readable(label: str) -> str:
     return " ".join(words.split())
 
 
+@lru_cache(REMEMBERED)
 def stems(text: str, without: frozenset[str] = ARTICLES) -> tuple[str, ...]:
     """The words of a text without their endings (Porter2, through snowballstemmer), some words left out.
 

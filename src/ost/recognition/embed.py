@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ost.backbones.base import Backbone, towers_hash
+from ost.activity import activity
+from ost.backbones.base import Backbone, TextEmbeddings, towers_hash
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
 from ost.errors import OstError, VideoError
@@ -24,6 +25,7 @@ from ost.video.transform import transform, view_preprocess
 
 Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
 
+TEXTS_A_STEP = 256
 LAYOUT = "1"  # of the files in the cache; a new number leaves old ones unread
 
 
@@ -86,8 +88,7 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
     head = _read(place, pack, texts, backbone, key) if cache else None
     if head is None:
         before = len(backbone.notices)
-        embedded: dict[Kind, Descriptors] = {kind: _embed(backbone, texts[kind]) for kind in kinds}
-        head = ClassHead(pack.names, embedded, backbone.logit_scale, key)
+        head = ClassHead(pack.names, _embed(backbone, texts), backbone.logit_scale, key)
         if cache:
             _write(place, head, backbone.notices[before:])
     if (adapter := backbone.adapter) is None:
@@ -100,25 +101,42 @@ def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
     return text_hash(LAYOUT, towers_hash(backbone), backbone.precision, what)
 
 
-def _embed(backbone: Backbone, texts: tuple[tuple[str, ...], ...]) -> Descriptors:
-    """All prompts of one kind through the text tower, laid out [A, N]."""
-    most = max(map(len, texts))
-    mask = torch.tensor([[n < len(row) for n in range(most)] for row in texts])
-    values, shift, gain = backbone.embed_text([text for row in texts for text in row])
-    mask = mask.to(values.device)
+def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
+    """All prompts through the text tower, laid out [A, N] for each kind; equal prompts are embedded once."""
+    distinct = {text for rows in texts.values() for row in rows for text in row}
+    ordered = sorted(distinct, key=lambda text: (len(text), text))
+    place = {text: i for i, text in enumerate(ordered)}
+    embedded = _embed_texts(backbone, ordered)
+    kinds: dict[Kind, Descriptors] = {}
+    for kind, rows in texts.items():
+        most = max(map(len, rows))
+        mask = torch.tensor([[n < len(row) for n in range(most)] for row in rows])
+        mask = mask.to(embedded.values.device)
+        order = torch.tensor([place[text] for row in rows for text in row], device=mask.device)
+        values, shift, gain = (None if flat is None else _laid_out(flat[order], mask) for flat in embedded)
+        kinds[kind] = Descriptors(values=cast(Tensor, values), mask=mask, texts=rows, shift=shift, gain=gain)
+    return kinds
 
-    def laid_out(flat: Tensor) -> Tensor:
-        out = flat.new_zeros(*mask.shape, *flat.shape[1:])
-        out[mask] = flat
-        return out
 
-    return Descriptors(
-        values=laid_out(values),
-        mask=mask,
-        texts=texts,
-        shift=None if shift is None else laid_out(shift),
-        gain=None if gain is None else laid_out(gain),
+def _embed_texts(backbone: Backbone, texts: Sequence[str]) -> TextEmbeddings:
+    """Texts through the text tower, so many at a time that it can be seen how far it is."""
+    parts: list[TextEmbeddings] = []
+    with activity("embedding the texts of the classes", len(texts)) as embedding:
+        for start in range(0, len(texts), TEXTS_A_STEP):
+            parts.append(backbone.embed_text(texts[start : start + TEXTS_A_STEP]))
+            embedding.reach(min(len(texts), start + TEXTS_A_STEP))
+    shifts, gains = ([t for t in column if t is not None] for column in list(zip(*parts, strict=True))[1:])
+    return TextEmbeddings(
+        torch.cat([part.values for part in parts]),
+        torch.cat(shifts) if shifts else None,
+        torch.cat(gains) if gains else None,
     )
+
+
+def _laid_out(flat: Tensor, mask: Tensor) -> Tensor:
+    out = flat.new_zeros(*mask.shape, *flat.shape[1:])
+    out[mask] = flat
+    return out
 
 
 def _write(place: Path, head: ClassHead, notices: list[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ost.activity import activity
 from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
@@ -41,7 +42,7 @@ class Recognizer:
 
     def recognize(
         self,
-        video: str | Path,
+        video: str | Path | Frames,
         classes: Spec,
         *,
         embeddings: FrameEmbeddings | None = None,
@@ -50,7 +51,7 @@ class Recognizer:
         """Which of the classes one video shows.
 
         Args:
-            video: a video file or a folder of frame images.
+            video: a video file, a folder of frame images, or frames that were decoded with these settings.
             classes: a pack, class names, a file, or the name of a shipped pack.
             embeddings: of this video with these settings, where they are known already: the towers are left alone.
             settings: any of `Settings`, for this call.
@@ -60,7 +61,12 @@ class Recognizer:
             PackError: the classes cannot be used.
         """
         wanted = replace(self.settings, **settings)
-        return self._judge(self._decode(video, wanted), resolve(classes), wanted, embeddings)
+        if isinstance(video, Frames):
+            frames = video
+        else:
+            with activity("decoding"):
+                frames = self._decode(video, wanted)
+        return self._judge(frames, resolve(classes), wanted, embeddings)
 
     def recognize_all(
         self, videos: Sequence[str | Path], classes: Spec, **settings: Any
@@ -100,7 +106,8 @@ class Recognizer:
     ) -> Prediction:
         started = time.perf_counter()
         head = self.head(pack, settings)
-        embeddings = embeddings or embed_frames(self.backbone, frames, settings.crops)
+        with activity(f"looking at {len(frames.times)} frames"):
+            embeddings = embeddings or embed_frames(self.backbone, frames, settings.crops)
         embedded = time.perf_counter()
         scores = match(embeddings, head, method=settings.method, kinds=settings.kinds, eps=settings.eps)
         classes = rank(scores)
