@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -243,31 +241,16 @@ def test_a_folder_that_holds_a_run_is_not_written_over(evaluate, root):
     assert code == 2 and "holds a run already" in err
 
 
-def test_one_and_three_ranks_give_the_same_to_the_bit(evaluate, root, tiny, tmp_path):
+def test_one_and_three_ranks_give_the_same_to_the_bit(evaluate, root, tiny, tmp_path, start):
     (root / NAMES[0] / "broken.mp4").write_bytes(b"no video")
+    given = ["--ablate", "--weights", tiny, "--frames", 2, "--dtype", "fp32", "--device", "cpu"]
+    command = ["-m", "ost", "evaluate", "own", "--videos", root, *given, "-o", tmp_path / "three"]
+    ranks = start(*command, world=3)
     code, _, _, _ = evaluate("own", "--videos", root, "--ablate")
     assert code == 1
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "3",
-        "-m",
-        "ost",
-    ]
-    done = subprocess.run(
-        [
-            *(*launch, "evaluate", "own", "--videos", root, "--ablate", "--weights", tiny),
-            *("--frames", "2", "--dtype", "fp32", "--device", "cpu", "-o", tmp_path / "three"),
-        ],
-        capture_output=True,
-        text=True,
-        env=None,
-    )
-    assert (tmp_path / "three" / "run.json").is_file(), done.stderr
-    assert done.stdout.count("both, transport") == 1, "one rank speaks"
+    ended = [rank.finish() for rank in ranks]
+    assert (tmp_path / "three" / "run.json").is_file(), ended
+    assert [out.count("both, transport") for _, out, _ in ended] == [1, 0, 0], "the first rank alone speaks"
     assert scores("run") == scores("three")
     one, three = (json.loads((tmp_path / run / "run.json").read_text()) for run in ("run", "three"))
     assert one["numbers"] == three["numbers"] and one["unreadable"] == three["unreadable"]

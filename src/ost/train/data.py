@@ -20,6 +20,9 @@ from ost.video.decode import decode
 from ost.video.sample import train_indices
 
 START = "forkserver" if hasattr(signal, "pthread_sigmask") else "spawn"
+PRELOADED = [
+    __name__
+]  # imported once, before workers are forked; each would import torch by itself otherwise
 TRIES = 20  # clips tried in the place of an unreadable one
 
 
@@ -200,8 +203,7 @@ def _start_forkserver() -> None:
         return
     from multiprocessing import active_children, forkserver, resource_tracker, util
 
-    # Imported once, before any worker is forked; each would otherwise import torch by itself.
-    forkserver.set_forkserver_preload([__name__])
+    forkserver.set_forkserver_preload(PRELOADED)
     resource_tracker.ensure_running()  # unblocks SIGTERM when it starts: so it starts first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
