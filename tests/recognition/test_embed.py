@@ -1,7 +1,5 @@
 """Videos to embeddings, packs to class heads, and the heads kept on disk."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +99,10 @@ def test_a_head_seen_before_is_read_without_the_text_tower(make_backbone, fresh_
     assert [path.name for path in kept(fresh_cache)] == [f"{first.hash}.safetensors"]
 
 
-def test_a_head_of_another_process_is_read_without_the_text_tower(make_backbone, fresh_cache):
-    program = f"""
+def test_a_head_of_another_process_is_read_without_the_text_tower(
+    make_backbone, fresh_cache, start, tmp_path
+):
+    (tmp_path / "main.py").write_text(f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import FakeBackbone
@@ -110,12 +110,11 @@ from ost.descriptors.pack import Pack, PackClass
 from ost.recognition.embed import class_head
 pack = Pack("other", ({", ".join(map(repr, PACK.classes))},))
 print(class_head(FakeBackbone(), pack, ("spatial", "temporal")).hash)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
-    )
+""")
+    code, out, err = start(tmp_path / "main.py").finish()
+    assert code == 0, err
     backbone = make_backbone()
-    assert class_head(backbone, PACK, BOTH).hash == done.stdout.strip()
+    assert class_head(backbone, PACK, BOTH).hash == out.strip()
     assert backbone.texts == []
     assert len(kept(fresh_cache)) == 1
 
