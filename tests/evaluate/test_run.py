@@ -92,12 +92,18 @@ def test_several_labels_a_video_are_counted_by_average_precision(backbone, clips
 
 def test_mean_precision_is_reported_where_a_protocol_asks_for_it(backbone, clips):
     found = asked(backbone, [Question("own", resolve(NAMES), clips)], Settings(frames=2))
-    (row,) = summary(found, precision=True).rows
-    labels = np.array([resolve(NAMES).names.index(clip.label) for clip in clips])
-    probability = softmax(found[0].logits.astype(float), axis=1)
-    shown = [average_precision_score(labels == a, probability[:, a]) for a in sorted(set(labels))]
-    assert len(shown) == 3, "no video shows the fourth class, which counts for nothing"
-    assert row.average_precision == pytest.approx(np.mean(shown))
+    # Other logits, without ties; of some videos all are high, and their probabilities no higher for it.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(9, 4)) + rng.uniform(-5, 5, (9, 1))
+    (row,) = summary([replace(found[0], logits=logits)], precision=True).rows
+    labels = np.array([NAMES.index(clip.label) for clip in clips])
+
+    def mean_precision(scores):
+        return np.mean([average_precision_score(labels == a, scores[:, a]) for a in sorted(set(labels))])
+
+    assert len(set(labels)) == 3, "no video shows the fourth class, which counts for nothing"
+    assert row.average_precision == pytest.approx(mean_precision(softmax(logits, axis=1)))
+    assert row.average_precision != pytest.approx(mean_precision(logits)), "these are over probabilities"
 
 
 def test_the_ablation_has_every_way_from_one_pass(tiny, clips):
