@@ -108,7 +108,15 @@ def slow(clip: str, weights: Path, clips: Path | None) -> dict[str, list[str]]:
         "packs check hmdb51": check,
     }
     if clips is not None:
-        found["packs check hmdb51 --clips"] = [*check, "--clips", str(clips), "--dataset", "jhmdb21", "--frames", "4"]
+        found["packs check hmdb51 --clips"] = [
+            *check,
+            "--clips",
+            str(clips),
+            "--dataset",
+            "jhmdb21",
+            "--frames",
+            "4",
+        ]
     return found
 
 

@@ -1,10 +1,14 @@
 import importlib.util
+import multiprocessing
 import os
 import re
+import runpy
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +62,64 @@ def options_of(arguments):
             break
         command = command.commands.get(argument, command)
     return {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    """The server that training's workers are forked from, with the imports of whole commands done as well."""
+    from ost.train import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            data, "PRELOADED", [*data.PRELOADED, "ost.train.loop", "ost.cli", "open_clip", "openai"]
+        )
+        data._start_forkserver()
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that a test has started."""
+
+    process: Any
+    files: tuple[Path, Path]
+
+    def finish(self, timeout=120):
+        """Wait for its end: exit status, stdout, stderr."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running after {timeout} s"
+        return self.process.exitcode, *(file.read_text() for file in self.files)
+
+
+@pytest.fixture(scope="session")
+def start(fork_server, tmp_path_factory):
+    """Start `python ARGV`, or several ranks of it as torchrun does, without importing torch for each."""
+    started = []
+
+    def start(*argv, world=1, **environment):
+        folder = tmp_path_factory.mktemp("started")
+        ranks = []
+        for rank in range(world):
+            files = (folder / f"{rank}.out", folder / f"{rank}.err")
+            job = {
+                "argv": list(map(str, argv)),
+                "environment": os.environ | {"OMP_NUM_THREADS": "1", **environment},
+                "folder": str(Path.cwd()),
+                **dict(zip(("out", "err"), map(str, files), strict=True)),
+                "rank": rank,
+                "world": world,
+                "meeting": str(folder / "meeting"),
+            }
+            process = multiprocessing.get_context("forkserver").Process(
+                target=runpy.run_path, args=(str(Path(__file__).with_name("child.py")), {"JOB": job})
+            )
+            process.start()
+            ranks.append(Started(process, files))
+        started.extend(ranks)
+        return ranks if world > 1 else ranks[0]
+
+    yield start
+    for each in started:
+        each.process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What transport may cost: memory, and a GPU's waiting."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,8 @@ from ost.transport import score
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_100_000_problems_take_less_than_1_gib():
-    program = """
+def test_100_000_problems_take_less_than_1_gib(start, tmp_path):
+    (tmp_path / "main.py").write_text("""
 import re, torch
 from ost.transport import score
 def read(key): return int(re.search(key + r':\\s+(\\d+)', open('/proc/self/status').read()).group(1)) / 1024
@@ -23,10 +21,10 @@ sim = torch.rand(100_000, 32, 4) * 2 - 1
 held = read("VmRSS")
 assert score(sim, 0.1).shape == (100_000,)
 print(read("VmHWM") - held)
-"""
-    run = [sys.executable, "-c", program]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=200, check=True)
-    assert float(done.stdout) < 1024
+""")
+    code, out, err = start(tmp_path / "main.py").finish()
+    assert code == 0, err
+    assert 0 < float(out) < 1024
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -72,7 +72,9 @@ def test_readable_names_stand_beside_the_labels(name):
     assert shipped_pack("ucf101").find("ApplyEyeMakeup").name == "applying eye makeup"
 
 
-@pytest.mark.parametrize("name", AUTHORS)
+@pytest.mark.parametrize(
+    "name", ["hmdb51", *(pytest.param(name, marks=pytest.mark.slow) for name in AUTHORS if name != "hmdb51")]
+)
 def test_descriptors_set_classes_apart_as_well_as_the_authors_do(name):
     found = separability(shipped_pack(name), MiniLM.installed().embed)
     spatial, temporal = AUTHORS[name]

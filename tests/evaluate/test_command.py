@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -61,7 +59,7 @@ def scores(folder):
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if not PROTOCOLS[name].draws])
-def test_every_protocol_runs_on_a_root_with_the_right_names(name, evaluate, stand_in, tmp_path):
+def test_every_protocol_runs_on_a_root_with_the_right_names(name, evaluate, stand_in, tmp_path, printed):
     protocol, root = PROTOCOLS[name], tmp_path / "root"
     benchmark = BENCHMARKS.find(protocol.benchmark)
     placed = {split: stand_in(benchmark, split, root, 2) for split in protocol.splits}
@@ -76,9 +74,11 @@ def test_every_protocol_runs_on_a_root_with_the_right_names(name, evaluate, stan
         assert row["videos"] + row["missing"] == benchmark.lists[split].count
         assert row["classes"] == len(class_names(benchmark, split))
         assert (row["average_precision"] is not None) == (protocol.benchmark == "anet")
-    for who, number in protocol.published.items():
-        (line,) = [line for line in out.splitlines() if line.startswith(f"published, {who} ")]
-        assert number in line
+    published = [line for line in out.splitlines() if line.startswith("published, ")]
+    assert len(published) == len(printed(name))
+    for who, number in printed(name).items():
+        (line,) = [line for line in published if line.startswith(f"published, {who} ")]
+        assert line.removeprefix(f"published, {who} ").strip() == number
     if protocol.combine == "harmonic":
         base, novel = (row["top1"] for row in numbers["rows"])
         assert numbers["harmonic"] == pytest.approx(harmonic_mean(base, novel))
@@ -88,7 +88,7 @@ def test_every_protocol_runs_on_a_root_with_the_right_names(name, evaluate, stan
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].draws])
-def test_half_class_protocols_run_with_ten_draws(name, evaluate, stand_in, tmp_path):
+def test_half_class_protocols_run_with_ten_draws(name, evaluate, stand_in, tmp_path, printed):
     protocol, root = PROTOCOLS[name], tmp_path / "root"
     benchmark = BENCHMARKS.find(protocol.benchmark)
     for split in protocol.splits:
@@ -99,6 +99,10 @@ def test_half_class_protocols_run_with_ten_draws(name, evaluate, stand_in, tmp_p
     empty = set(protocol.lists) - {row["title"] for row in rows}
     assert all(title in out for title in empty), "a draw without videos is named and in no mean"
     assert f"mean of {len(rows)}" in out
+    ((who, number),) = printed(name).items()
+    assert [line.split() for line in out.splitlines() if line.startswith("published")] == [
+        f"published, {who} {number}".split()
+    ]
 
 
 def test_missing_broken_and_doubled_videos_are_named_and_the_others_unchanged(evaluate, root):
@@ -243,35 +247,26 @@ def test_a_folder_that_holds_a_run_is_not_written_over(evaluate, root):
     assert code == 2 and "holds a run already" in err
 
 
-def test_one_and_three_ranks_give_the_same_to_the_bit(evaluate, root, tiny, tmp_path):
+def test_one_and_three_ranks_give_the_same_to_the_bit(evaluate, root, tiny, tmp_path, start):
     (root / NAMES[0] / "broken.mp4").write_bytes(b"no video")
+    given = ["--ablate", "--weights", tiny, "--frames", 2, "--dtype", "fp32", "--device", "cpu"]
+    command = ["-m", "ost", "evaluate", "own", "--videos", root, *given, "-o", tmp_path / "three"]
+    ranks = start(*command, world=3)
     code, _, _, _ = evaluate("own", "--videos", root, "--ablate")
     assert code == 1
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "3",
-        "-m",
-        "ost",
-    ]
-    done = subprocess.run(
-        [
-            *(*launch, "evaluate", "own", "--videos", root, "--ablate", "--weights", tiny),
-            *("--frames", "2", "--dtype", "fp32", "--device", "cpu", "-o", tmp_path / "three"),
-        ],
-        capture_output=True,
-        text=True,
-        env=None,
-    )
-    assert (tmp_path / "three" / "run.json").is_file(), done.stderr
-    assert done.stdout.count("both, transport") == 1, "one rank speaks"
+    ended = [rank.finish() for rank in ranks]
+    assert (tmp_path / "three" / "run.json").is_file(), ended
+    assert [out.count("both, transport") for _, out, _ in ended] == [1, 0, 0], "the first rank alone speaks"
     assert scores("run") == scores("three")
     one, three = (json.loads((tmp_path / run / "run.json").read_text()) for run in ("run", "three"))
     assert one["numbers"] == three["numbers"] and one["unreadable"] == three["unreadable"]
     assert three["environment"]["ranks"] == 3
+
+
+def test_published_numbers_are_those_of_the_papers(printed):
+    assert {name: protocol.published for name, protocol in PROTOCOLS.items()} == {
+        name: printed(name) for name in PROTOCOLS
+    }
 
 
 def test_all_protocols_are_listed(ost_command):

@@ -2,8 +2,6 @@
 
 import math
 import re
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -263,8 +261,8 @@ def test_embeddings_that_are_not_finite_are_named(method):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_1000_classes_by_64_videos_fit_in_2_gib():
-    program = """
+def test_1000_classes_by_64_videos_fit_in_2_gib(start, tmp_path):
+    (tmp_path / "main.py").write_text("""
 import re, torch
 from torch.nn.functional import normalize
 from ost.recognition.match import match
@@ -278,8 +276,7 @@ frames = FrameEmbeddings(unit(64, 32, 512), torch.ones(64, 32))
 held = read("VmRSS")
 assert match(frames, head).logits.shape == (64, 1000)
 print(read("VmHWM") - held)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=True
-    )
-    assert float(done.stdout) < 2048
+""")
+    code, out, err = start(tmp_path / "main.py").finish()
+    assert code == 0, err
+    assert 0 < float(out) < 2048

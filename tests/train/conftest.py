@@ -12,8 +12,8 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 
 
 @pytest.fixture(autouse=True)
-def quiet(own_cache, one_thread):
-    """Own cache; problems too small to be shared out."""
+def quiet(own_cache, one_thread, fork_server):
+    """Own cache; problems too small to be shared out; processes from one server."""
 
 
 @pytest.fixture(scope="session")

@@ -227,33 +227,31 @@ def test_the_adapter_of_the_embedded_backbone_trains_from_the_command_line(ost_c
     assert json.loads(out)["classes"][0]["name"] == "red square"
 
 
-def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(tiny, clips, pack, tmp_path):
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(
+    ost_command, tiny, clips, pack, tmp_path
+):
     save_pack(pack, tmp_path / "colours.json")
-    changes = settings(**(QUICK | SMALL | {"epochs": 40, "workers": 2, "lr": 1e-3}))
+    changes = settings(**(QUICK | SMALL | {"epochs": 12, "workers": 2, "lr": 1e-3}))
     given = ["--videos", clips, "--shots", 3, "--init-from", tiny, "--classes", tmp_path / "colours.json"]
-    command = [sys.executable, "-m", "ost", "train", "few-shot", *map(str, given), *changes, "--resume", "-o"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def launch(name):
-        return subprocess.Popen(
-            [*command, str(tmp_path / name)],
-            env=env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    asked, log = launch("asked"), tmp_path / "asked" / "log.jsonl"
-    while not (log.is_file() and log.read_text().count('"step", "step"') > 5) and asked.poll() is None:
-        time.sleep(0.05)
-    os.killpg(asked.pid, signal.SIGTERM)
-    _, err = asked.communicate(timeout=120)
+    arguments = ["train", "few-shot", *map(str, given), *changes, "--resume", "-o"]
+    log = tmp_path / "asked" / "log.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-m", "ost", *arguments, str(tmp_path / "asked")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as asked:
+        while not (log.is_file() and log.read_text().count('"step", "step"') > 5) and asked.poll() is None:
+            time.sleep(0.01)
+        os.killpg(asked.pid, signal.SIGTERM)
+        _, err = asked.communicate(timeout=120)
     assert asked.returncode == 143, err
     assert "go on with --resume" in err
     for name in ("asked", "whole"):
-        run = launch(name)
-        _, err = run.communicate(timeout=300)
-        assert run.returncode == 0, err
+        code, _, err = ost_command(*arguments, tmp_path / name)
+        assert code == 0, err
     wanted, found = (load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "asked"))
     assert all(found[name].equal(tensor) for name, tensor in wanted.items())

@@ -1,5 +1,6 @@
 """Training clips: the same by seed, epoch and index, whoever decodes them; unreadable ones replaced and named."""
 
+import multiprocessing
 import subprocess
 import sys
 from itertools import islice
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from ost.errors import VideoError
-from ost.train.data import TRIES, ClipDataset, chunks, flip_of
+from ost.train.data import START, TRIES, ClipDataset, chunks, flip_of
 from ost.train.plan import Draw, Plan
 from ost.types import Preprocess
 from ost.video.augment import NONE, Augmentation
@@ -65,6 +66,20 @@ def test_worker_processes_give_the_chunks_of_none_in_the_order_of_the_plan(datas
         assert same(a, b)
         assert a.paths == tuple(dataset.paths[draw.clip] for draw in turns)
         assert a.labels.tolist() == [dataset.labels[draw.clip] for draw in turns]
+
+
+LOOKS = """
+import signal, sys
+assert {"torch", "ost.train.data", "ost.video.decode"} <= sys.modules.keys(), "it would import them by itself"
+assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, []), "Slurm would end it"
+"""
+
+
+def test_a_worker_is_born_with_its_imports_and_deaf_to_sigterm(fork_server):
+    worker = multiprocessing.get_context(START).Process(target=exec, args=(LOOKS,))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def test_chunks_are_decoded_only_when_they_are_asked_for_without_workers(dataset, monkeypatch):

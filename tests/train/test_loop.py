@@ -1,9 +1,11 @@
 """Runs from beginning to end: what they learn, what they leave, and how they go on after a stop."""
 
 import json
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -81,9 +83,16 @@ def test_the_weight_file_recognises_as_the_run_did(config, task, tmp_path):
     assert sum(right) / len(right) == outcome.accuracy
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+MOMENTS = [("step", 1), ("step", 3), ("checkpoint", 2), ("validation", 2), ("validation", 4)]
+
+
 @pytest.mark.parametrize(
-    "moment", [("step", 1), ("step", 3), ("checkpoint", 2), ("validation", 2), ("validation", 4)]
+    ("moment", "workers"),
+    [
+        *((moment, 0) for moment in MOMENTS),
+        (MOMENTS[1], 2),
+        *(pytest.param(moment, 2, marks=pytest.mark.slow) for moment in MOMENTS if moment != MOMENTS[1]),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(config, task, tmp_path, moment, workers):
     config = config.but(epochs=2, workers=workers, save_every=1, validate_every=1)
@@ -115,15 +124,24 @@ def test_a_run_is_not_overwritten_by_another(config, task, tmp_path):
         train(config.but(epochs=1), fewer, tmp_path, resume=True)
 
 
-def test_sigterm_saves_and_ends_and_the_run_goes_on_to_the_same_bits(config, task, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_saves_and_ends_and_the_run_goes_on_to_the_same_bits(config, task, tmp_path, workers):
+    """Sent to this process, to its workers, and to the server of these, as Slurm sends it to a whole job."""
     train(config, task, tmp_path / "whole")
+    config = config.but(workers=workers)
+    asked = []
 
     def ask(event):
         if event.kind == "step" and event.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if workers:
+                asked.extend(child.pid for child in multiprocessing.active_children())
+                asked.append(forkserver._forkserver._forkserver_pid)
+            for process in (*asked, os.getpid()):
+                os.kill(process, signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="after step 3 of 4; go on with resume"):
         train(config, task, tmp_path / "asked", watch=ask)
+    assert len(asked) == (workers and workers + 1)
     assert state_of(tmp_path / "asked")[0].name == "step-0000003"
     train(config, task, tmp_path / "asked", resume=True)
     wanted, found = (load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "asked"))

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,28 +32,8 @@ CASES = {
 }
 
 
-def start(world, command, **more):
-    """The command once for each rank, as torchrun would start it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more}
-    ranks = []
-    for rank in range(world):
-        env = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        ranks.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
-    return ranks
-
-
-def finish(ranks):
-    """(exit status, stdout, stderr) of each."""
-    told = [rank.communicate(timeout=300) for rank in ranks]
-    return [(rank.returncode, *texts) for rank, texts in zip(ranks, told, strict=True)]
-
-
 @pytest.fixture(scope="module")
-def gradients(tmp_path_factory, tiny, clips, pack):
+def gradients(tmp_path_factory, tiny, clips, pack, start):
     """A folder with the gradients of one, two and three ranks for each case."""
     from ost.train.config import TrainConfig
 
@@ -68,10 +47,11 @@ def gradients(tmp_path_factory, tiny, clips, pack):
     for name, case in CASES.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(TrainConfig(**(common | case)).as_json())
+    ranks = [rank for world in (2, 3) for rank in start(SCRIPT, folder, world=world)]
     one_rank.main(folder)
-    for world in (2, 3):
-        for status, _, told in finish(start(world, [sys.executable, str(SCRIPT), str(folder)])):
-            assert status == 0, told
+    for rank in ranks:
+        status, _, told = rank.finish()
+        assert status == 0, told
     return folder
 
 
@@ -103,8 +83,17 @@ def test_one_rank_needs_no_process_group():
     assert Ranks().gather("x") == ["x"] and Ranks().first
 
 
+def by_torchrun(world, *arguments):
+    """(exit status, stdout, stderr) of `ost` under a real torchrun, whose ranks share its output."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), "-m", "ost"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory, tiny, clips):
+def resumed(tmp_path_factory, tiny, clips, start):
     """Final weights of one unbroken process, and of runs that one process began and others went on with."""
     from ost.recipes import Sources, prepare
     from ost.train.loop import train
@@ -124,11 +113,14 @@ def resumed(tmp_path_factory, tiny, clips):
         run = home / f"{world}"
         with pytest.raises(KeyboardInterrupt):
             train(config, task, run, watch=stop)
-        given = ["--videos", str(clips), "--shots", "3", "--init-from", str(tiny), *settings]
-        command = [sys.executable, "-m", "ost", "train", "few-shot", *given, "-o", str(run), "--resume"]
-        told = finish(start(world, command))
-        assert [status for status, *_ in told] == [0] * world, told
-        assert sum("use them" in out for _, out, _ in told) == 1, "the first rank alone speaks"
+        given = ["--videos", clips, "--shots", 3, "--init-from", tiny, *settings]
+        command = ["train", "few-shot", *given, "-o", run, "--resume"]
+        if world == 2:
+            ended = [by_torchrun(world, *command)]
+        else:
+            ended = [rank.finish() for rank in start("-m", "ost", *command, world=world)]
+        assert not any(status for status, *_ in ended), ended
+        assert sum(out.count("use them") for _, out, _ in ended) == 1, "the first rank alone speaks"
         found[world] = load_file(run / "weights.safetensors")
     return found
 

@@ -102,11 +102,22 @@ def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
 
 
 def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
-    """All prompts through the text tower, laid out [A, N] for each kind; equal prompts are embedded once."""
-    distinct = {text for rows in texts.values() for row in rows for text in row}
-    ordered = sorted(distinct, key=lambda text: (len(text), text))
-    place = {text: i for i, text in enumerate(ordered)}
-    embedded = _embed_texts(backbone, ordered)
+    """All prompts through the text tower, laid out [A, N] for each kind; equal prompts are embedded once.
+
+    Kind by kind: rounding depends on what shares a batch, and so no kind depends on which others are asked for.
+    """
+    parts: list[TextEmbeddings] = []
+    place: dict[str, int] = {}
+    with activity("embedding the texts of the classes", _count(texts)) as embedding:
+        for rows in texts.values():
+            fresh = {text for row in rows for text in row} - place.keys()
+            ordered = sorted(fresh, key=lambda text: (len(text), text))
+            place |= {text: len(place) + i for i, text in enumerate(ordered)}
+            for start in range(0, len(ordered), TEXTS_A_STEP):
+                step = ordered[start : start + TEXTS_A_STEP]
+                parts.append(backbone.embed_text(step))
+                embedding.advance(len(step))
+    embedded = _joined(parts)
     kinds: dict[Kind, Descriptors] = {}
     for kind, rows in texts.items():
         most = max(map(len, rows))
@@ -118,14 +129,13 @@ def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
     return kinds
 
 
-def _embed_texts(backbone: Backbone, texts: Sequence[str]) -> TextEmbeddings:
-    """Texts through the text tower, so many at a time that it can be seen how far it is."""
-    parts: list[TextEmbeddings] = []
-    with activity("embedding the texts of the classes", len(texts)) as embedding:
-        for start in range(0, len(texts), TEXTS_A_STEP):
-            parts.append(backbone.embed_text(texts[start : start + TEXTS_A_STEP]))
-            embedding.reach(min(len(texts), start + TEXTS_A_STEP))
-    shifts, gains = ([t for t in column if t is not None] for column in list(zip(*parts, strict=True))[1:])
+def _count(texts: Prompts) -> int:
+    return len({text for rows in texts.values() for row in rows for text in row})
+
+
+def _joined(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+    shifts = [part.shift for part in parts if part.shift is not None]
+    gains = [part.gain for part in parts if part.gain is not None]
     return TextEmbeddings(
         torch.cat([part.values for part in parts]),
         torch.cat(shifts) if shifts else None,

@@ -20,6 +20,9 @@ from ost.video.decode import decode
 from ost.video.sample import train_indices
 
 START = "forkserver" if hasattr(signal, "pthread_sigmask") else "spawn"
+PRELOADED = [
+    __name__
+]  # imported once, before workers are forked; each would import torch by itself otherwise
 TRIES = 20  # clips tried in the place of an unreadable one
 
 
@@ -191,7 +194,7 @@ def _only(chunks: Sequence[Chunk | VideoError]) -> Chunk | VideoError:
 
 
 def _start_forkserver() -> None:
-    """Start what starts the workers with SIGTERM blocked, which they inherit.
+    """Start what starts the workers, with their imports done and SIGTERM blocked; they inherit both.
 
     Slurm sends it to every process of a job; the training process alone decides when to stop, and needs its
     workers until then. Blocked rather than ignored, so that one that comes just now is not lost on this process.
@@ -200,6 +203,7 @@ def _start_forkserver() -> None:
         return
     from multiprocessing import active_children, forkserver, resource_tracker, util
 
+    forkserver.set_forkserver_preload(PRELOADED)
     resource_tracker.ensure_running()  # unblocks SIGTERM when it starts: so it starts first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:

@@ -2,9 +2,6 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,34 +10,38 @@ from ost.descriptors.pack import load_pack
 
 from .chat_server import good_answer, running
 
-KILLS, AT_ONCE = 10, 3
-NAMES = [f"class {i}" for i in range(40)]
+KILLS, AT_ONCE = 4, 3
+NAMES = [f"class {i}" for i in range(20)]
 
 
-def start(server, output):
-    ost = [sys.executable, "-c", "from ost.cli import main; main()"]
-    options = ["--base-url", server.url, "--backbone", "lite", "--at-once", str(AT_ONCE)]
-    command = [*ost, "describe", ",".join(NAMES), "-o", output, *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def describe(start):
+    """Start `ost describe` of all names."""
+
+    def run(server, output):
+        options = ["--base-url", server.url, "--backbone", "lite", "--at-once", AT_ONCE]
+        return start("-m", "ost", "describe", ",".join(NAMES), "-o", output, *options)
+
+    return run
 
 
 @pytest.mark.parametrize("seed", [int(os.environ.get("OST_KILL_SEED", "0"))])
-def test_a_run_killed_at_ten_random_moments_loses_and_doubles_no_class(tmp_path, seed):
+def test_a_run_killed_at_four_random_moments_loses_and_doubles_no_class(describe, tmp_path, seed):
+    """More kills, of whole processes: benchmarks/kill_describe.py."""
     moments = random.Random(seed)
     output = tmp_path / "pack.json"
     with running(delay=0.15) as server:
         for _ in range(KILLS):
             before = len(server.requests)
-            process = start(server, output)
-            while len(server.requests) == before and process.poll() is None:
+            killed = describe(server, output)
+            while len(server.requests) == before and killed.process.is_alive():
                 time.sleep(0.005)
-            # Forty classes, three at once, take two seconds: ten kills reach the end.
+            # Twenty classes, three at once, take one second: four kills reach the end.
             time.sleep(moments.uniform(0, 0.45))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        last = start(server, output)
-        told, _ = last.communicate(timeout=120)
-    assert last.returncode == 0, told
+            killed.process.kill()
+            killed.process.join()
+        code, *told = describe(server, output).finish()
+    assert code == 0, told
     pack = load_pack(output)
     assert pack.names == tuple(NAMES)
     assert all(list(item.spatial) == good_answer(item.name)["spatial"] for item in pack.classes)
@@ -51,13 +52,12 @@ def test_a_run_killed_at_ten_random_moments_loses_and_doubles_no_class(tmp_path,
     assert not (tmp_path / "pack.json.journal").exists()
 
 
-def test_a_run_over_a_finished_pack_asks_nobody(tmp_path):
+def test_a_run_over_a_finished_pack_asks_nobody(describe, tmp_path):
     output = tmp_path / "pack.json"
     with running() as server:
         for _ in range(2):
-            process = start(server, output)
-            process.communicate(timeout=120)
-            assert process.returncode == 0
+            code, *told = describe(server, output).finish()
+            assert code == 0, told
         assert sum(server.answered.values()) == len(NAMES)
 
 

@@ -14,6 +14,8 @@ from ost.descriptors.pack import load_pack
 from ost.files import package_file
 from ost.knowledge import describe
 
+pytestmark = pytest.mark.slow
+
 SERVE = """
 import sys, time, xllamacpp
 settings = xllamacpp.CommonParams()
