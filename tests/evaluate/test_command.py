@@ -83,7 +83,12 @@ def test_every_protocol_runs_on_a_root_with_the_right_names(name, evaluate, stan
         base, novel = (row["top1"] for row in numbers["rows"])
         assert numbers["harmonic"] == pytest.approx(harmonic_mean(base, novel))
         assert "harmonic mean of base and novel" in out
-    assert "is in the list and not there" in err
+    with (tmp_path / "run" / "missing.csv").open(newline="", encoding="utf-8") as file:
+        missing = list(csv.DictReader(file))
+    assert len(missing) == sum(row["missing"] for row in numbers["rows"])
+    assert {row["cause"] for row in missing} == {"is in the list and not there"}
+    shown = [line for line in err.splitlines() if line.endswith("is in the list and not there")]
+    assert len(shown) == 10 and f"more; all of them are in {tmp_path / 'run' / 'missing.csv'}" in err
     assert "names, mean-pool" in out, "the baseline is a row of the same table"
 
 

@@ -227,6 +227,119 @@ def test_the_adapter_of_the_embedded_backbone_trains_from_the_command_line(ost_c
     assert json.loads(out)["classes"][0]["name"] == "red square"
 
 
+def adapter(ost_command, clips, run, *arguments):
+    given = ("--backbone", "lite", "--videos", clips, "--shots", 3, "-o", run, *settings(frames=2))
+    return ost_command("train", "adapter", *given, *arguments)
+
+
+def numbers(run):
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))
+
+
+def test_an_evaluation_of_an_adapter_has_the_baseline_of_its_backbone_and_says_what_it_was_trained_on(
+    ost_command, clips, tmp_path
+):
+    code, _, err = adapter(ost_command, clips, tmp_path / "adapter")
+    assert code == 0, err
+    weights = tmp_path / "adapter" / "weights.safetensors"
+    own = ("evaluate", "own", "--videos", clips, "--frames", 2)
+    code, out, err = ost_command(*own, "--weights", weights, "-o", tmp_path / "adapted")
+    assert code == 0, err
+    assert out.startswith("The weights were trained on 9 of the 12 videos; on the 3 others top-1 is ")
+    code, plain, err = ost_command(*own, "--backbone", "lite", "-o", tmp_path / "plain")
+    assert code == 0, err
+    assert "trained on" not in plain
+    adapted, frozen = numbers(tmp_path / "adapted"), numbers(tmp_path / "plain")
+    assert adapted["numbers"]["names, mean-pool"] == frozen["numbers"]["names, mean-pool"]
+    assert adapted["numbers"]["both, transport"] != frozen["numbers"]["both, transport"]
+    assert adapted["trained_on"]["videos"] == 9 and frozen["trained_on"] == {"videos": 0}
+    others = adapted["trained_on"]["numbers_without"]["rows"][0]
+    listed = [row["path"] for row in rows_of(tmp_path / "adapter" / "train.csv")]
+    rest = [path for path in clips.glob("*/*") if str(path) not in listed]
+    assert others["videos"] == len(rest) == 3
+    page = (tmp_path / "adapted" / "index.html").read_text(encoding="utf-8")
+    assert page.index("The weights were trained on 9 of the 12 videos") < page.index(
+        "are recognised at the first"
+    )
+
+
+def test_an_evaluation_of_nothing_but_training_clips_says_that_it_says_nothing(ost_command, clips, tmp_path):
+    code, _, err = adapter(ost_command, clips, tmp_path / "adapter")
+    assert code == 0, err
+    manifest = tmp_path / "adapter" / "train.csv"
+    weights = tmp_path / "adapter" / "weights.safetensors"
+    code, out, err = ost_command(
+        *(
+            "evaluate",
+            "own",
+            "--manifest",
+            manifest,
+            "--frames",
+            2,
+            "--weights",
+            weights,
+            "-o",
+            tmp_path / "run",
+        )
+    )
+    assert code == 0, err
+    assert out.startswith("The weights were trained on all 9 videos: these numbers say nothing about others.")
+
+
+def test_inspect_knows_an_adapter_and_the_folder_of_a_run(ost_command, clips, tmp_path, train):
+    code, _, err = adapter(ost_command, clips, tmp_path / "adapter")
+    assert code == 0, err
+    code, out, _ = ost_command("weights", "inspect", tmp_path / "adapter")
+    assert code == 0
+    for told in ("an adapter over lite", "3: blue square, green square, red square", "9 clips, listed in"):
+        assert told in out
+    code, _, err, run = train("prompts", "--videos", clips, "--shots", 3, **DEPTH)
+    assert code == 0, err
+    code, out, _ = ost_command("weights", "inspect", run)
+    assert code == 0
+    for told in ("ViT/", "learned prompts, 2 in 2 layers", "9 clips, listed in"):
+        assert told in out
+
+
+def test_a_run_that_never_began_leaves_no_folder_and_does_not_block_the_next(
+    ost_command, clips, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    wanted = ("train", "lora", "--videos", clips, "--shots", 3)
+    for _ in range(2):
+        code, _, err = ost_command(*wanted)
+        assert code == 2
+        assert "ViT-B-16/openai: " in err and "--backbone ViT-B-16/openai --init-from FILE" in err
+        assert "lite" not in err, "its towers cannot be trained"
+    assert not (tmp_path / "runs").exists()
+    code, _, err = ost_command("train", "adapter", "--videos", clips, "--shots", 3)
+    assert code == 2
+    assert "use --backbone lite" in err
+
+
+def test_runs_of_one_recipe_do_not_stand_in_each_others_way(ost_command, clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = ("train", "adapter", "--backbone", "lite", "--videos", clips, "--shots", 3, *settings(frames=2))
+    for name in ("adapter", "adapter-2"):
+        code, out, err = ost_command(*wanted)
+        assert code == 0, err
+        assert f"weights: runs/{name}/weights.safetensors" in out
+    code, out, err = ost_command(*wanted, "--resume")
+    assert code == 0, err
+    assert "weights: runs/adapter-2/weights.safetensors" in out
+    code, _, err = ost_command(*wanted, "-o", "runs/adapter")
+    assert code == 2
+    assert "runs/adapter: holds a run already; go on with it by --resume, or name another folder" in err
+
+
+def test_recognition_and_adapters_take_the_same_backbone_unless_told_otherwise():
+    from ost.backbones.catalog import DEFAULT
+
+    assert {RECIPES[name].config(4).backbone for name in RECIPES} == {DEFAULT}
+
+
 @pytest.mark.slow
 def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(
     ost_command, tiny, clips, pack, tmp_path
