@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ost.errors import UsageError
-from ost.runs import Missing, run_folder, save_missing, trained_on
+from ost.runs import Missing, claimed_folder, run_folder, save_missing, trained_on
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,40 @@ def test_a_folder_that_is_asked_for_never_takes_the_place_of_another_run(tmp_pat
     (tmp_path / "kept").mkdir()
     for free in (tmp_path / "kept", tmp_path / "new" / "run"):
         assert run_folder(free, "own") == free
+
+
+def test_runs_that_begin_at_once_never_share_a_folder():
+    from threading import Barrier, Thread
+
+    taken, meet = [], Barrier(8)
+
+    def begin_one():
+        meet.wait()
+        with claimed_folder(None, "own") as folder:
+            (folder / "run.json").touch()
+            taken.append(folder)
+
+    threads = [Thread(target=begin_one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(taken)) == 8
+
+
+@pytest.mark.parametrize("output", [None, Path("deep", "er", "run")])
+def test_a_run_that_fails_before_it_writes_anything_leaves_nothing(tmp_path, output):
+    with pytest.raises(KeyboardInterrupt), claimed_folder(output, "own") as folder:
+        assert folder.is_dir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_failed_run_has_written_stays(tmp_path):
+    with pytest.raises(ValueError), claimed_folder(None, "own") as folder:
+        (folder / "log.jsonl").touch()
+        raise ValueError
+    assert (tmp_path / "runs" / "own" / "log.jsonl").exists()
 
 
 def test_missing_videos_are_a_table_that_any_name_survives(tmp_path):

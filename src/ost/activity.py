@@ -64,7 +64,7 @@ def activity(what: str, total: int = 0) -> Generator[Activity]:
 
 
 @contextmanager
-def watching() -> Generator[None]:
+def shown() -> Generator[None]:
     """Show activities while the block runs; libraries then need no progress bars of their own."""
     global _watchers
     _watchers += 1

@@ -45,10 +45,11 @@ def _spelled(remedy: str, speller: Speller) -> str | None:
 
 
 def _in_python(argument: str, value: str | None) -> str:
-    name = {"backbone": "name"}.get(argument, argument)  # of `ost.load`
+    name = {"backbone": "name", "output": "run"}.get(argument, argument)
     if value is None:
         return name
-    return f"{name}={value}" if value.isdigit() or value.isupper() else f'{name}="{value}"'
+    plain = value.isdigit() or value.isupper() or value == "True"
+    return f"{name}={value}" if plain else f'{name}="{value}"'
 
 
 class UsageError(OstError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ost.errors import UsageError
 from ost.files import printable, write_text
 
-RECORDS = ("run.json", "config.json")  # one of them is in every folder that holds a run
+TRAINING, EVALUATION = "config.json", "run.json"  # one of them is in every folder that holds a run
 MISSING = "missing.csv"
 ABSENT = "is in the list and not there"
 TRAINED_ON = "train.csv"  # the clips that the weights beside it learned from
@@ -28,7 +29,16 @@ class Missing(NamedTuple):
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was saved in this folder, or has begun in it."""
-    return any((folder / name).exists() for name in RECORDS)
+    return any((folder / name).exists() for name in (TRAINING, EVALUATION))
+
+
+def refused_folder(folder: Path) -> UsageError:
+    """The error of a folder that holds another run."""
+    return UsageError(
+        f"{folder}: holds a run already",
+        "go on with it by {resume=True}",
+        "name another folder with {output}",
+    )
 
 
 def trained_on(weights: str | Path) -> Path | None:
@@ -54,11 +64,7 @@ def run_folder(output: Path | None, name: str, *, resume: bool = False) -> Path:
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output}: is not a folder, as that of a run has to be")
         if holds_run(output) and not resume:
-            raise UsageError(
-                f"{output}: holds a run already",
-                "go on with it by {resume}",
-                "name another folder with {output}",
-            )
+            raise refused_folder(output)
         return output
     folder = base = Path("runs") / name.replace("/", "-")
     last, number = base, 1
@@ -66,6 +72,40 @@ def run_folder(output: Path | None, name: str, *, resume: bool = False) -> Path:
         last, number = folder, number + 1
         folder = base.with_name(f"{base.name}-{number}")
     return last if resume else folder
+
+
+@contextmanager
+def claimed_folder(output: Path | None, name: str, *, resume: bool = False) -> Generator[Path]:
+    """Make the folder of `run_folder` before anything slow begins, so that no other run takes it.
+
+    Whatever of it is still empty is removed if the block fails: a run that never began leaves nothing.
+
+    Raises:
+        UsageError: see `run_folder`.
+        OSError: the folder cannot be made.
+    """
+    folder = run_folder(output, name, resume=resume)
+    made = _made(folder)
+    while folder not in made and output is None and not resume:  # another run was quicker
+        folder = run_folder(None, name)
+        made = _made(folder)
+    try:
+        yield folder
+    except BaseException:
+        for place in reversed(made):
+            with suppress(OSError):  # it holds something by now
+                place.rmdir()
+        raise
+
+
+def _made(folder: Path) -> list[Path]:
+    """Make a folder and those above it; gives the ones that were not there."""
+    made: list[Path] = []
+    for place in (*reversed(folder.parents), folder):
+        with suppress(FileExistsError):
+            place.mkdir()
+            made.append(place)
+    return made
 
 
 def save_missing(folder: Path, missing: Iterable[Missing]) -> None:

@@ -67,6 +67,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and speaks, as torchrun tells it; asked before torch is imported."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes that work together; one alone needs no process group.

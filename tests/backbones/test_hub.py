@@ -138,7 +138,7 @@ def refusal(file=OPENAI, name="ViT-B-16/openai"):
     with pytest.raises(WeightsError) as caught:
         fetch(file, name)
     text = str(caught.value)
-    assert text.startswith(f"{name}: {file.repo}/{file.files[0]} is wanted, but ")
+    assert text.startswith(f"{name}: {file.repo}/{file.files[0]} is needed, but ")
     assert text.endswith(f"; {HELP}, which needs no download") and "\n" not in text
     return text
 

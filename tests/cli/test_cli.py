@@ -99,7 +99,7 @@ def test_views_and_match_and_eps_reach_the_matching(ost, bikes):
         (["--classes", CLASSES, "--backbone", "lite", "--eps", "0"], "eps must be positive"),
         (["--classes", CLASSES, "--backbone", "lite", "--blend", "0.2"], "carries its own weights"),
         (["--classes", CLASSES, "--weights", "ost/k4000"], "did you mean"),
-        (["--classes", CLASSES, "--backbone", "lite", "--device", "abacus"], "runs on the CPU in fp32"),
+        (["--classes", CLASSES, "--backbone", "lite", "--device", "cuda"], "runs on the CPU in fp32"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(ost, bikes, arguments, message):

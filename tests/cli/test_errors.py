@@ -35,23 +35,49 @@ REFUSALS = {
     ("recognize", "VIDEO", *A, "--backbone", "lite", "--blend", "0.2"): "leave --blend out",
     ("recognize", "VIDEO", *A, "--dtype", "fp8"): "use one of auto, fp32, bf16, fp16",
     ("recognize", "VIDEO", *A, "--blend", "0.2"): "name them with --weights",
+    ("recognize", "VIDEO", *A, "--device", "gpuu"): "there is no device 'gpuu'",
+    ("recognize", "VIDEO", *A, "--device", "cpu", "--dtype", "fp16"): "use --dtype fp32, or --dtype bf16",
+    (
+        "recognize",
+        "VIDEO",
+        *A,
+        "--weights",
+        "zzz",
+    ): "neither a weight file nor a known name; `ost weights list`",
+    ("recognize", "VIDEO", *A, "--weights", "CLIPS"): "is a folder, not a weight file",
     ("recognize", "VIDEO", *A, "--eps", "0"): "eps must be positive",
     ("recognize", "VIDEO", *A, "--views", "1x2"): "views can have 1, 3, 5 or 10 crops",
     ("train", "few-shott"): "did you mean 'few-shot'",
     ("train", "few-shot", "--videos", "nothere"): "nothere: is not a folder",
     ("train", "few-shot", "--videos", "CLIPS", "--init-from", "nothere.pth"): "there is no such weight file",
     ("train", "few-shot", "--videos", "CLIPS", "--backbone", "light"): "did you mean 'lite'",
+    ("train", "few-shot", "--videos", "CLIPS", "--backbone", "lite"): "train an adapter over them",
     ("train", "few-shot", "--videos", "CLIPS", "--set", "epochs=no"): "epochs",
     ("evaluate", "zero-shot/hmdb"): "did you mean 'zero-shot/hmdb51'",
     ("evaluate", "zero-shot/hmdb51", "--videos", "nothere"): "nothere",
     ("evaluate", "own", "--videos", "CLIPS", "--weights", "nothere.pth"): "there is no such weight file",
     ("evaluate", "own", "--videos", "CLIPS", "--backbone", "light"): "did you mean 'lite'",
+    ("evaluate", "own", "--videos", "CLIPS", "--vanilla"): "name these with --weights",
+    ("evaluate", "own", "--videos", "CLIPS", "--eps", "0"): "ost: eps must be positive",
+    ("evaluate", "own", "--videos", "CLIPS", "--views", "1x7"): "ost: views can have 1, 3, 5 or 10 crops",
+    (
+        "evaluate",
+        "own",
+        "--videos",
+        "CLIPS",
+        "--backbone",
+        "lite",
+        "--scores",
+        "CLIPS",
+    ): "is a folder; --scores",
+    ("evaluate", "own", "--videos", "CLIPS", "--backbone", "lite", "-o", "/proc/x/run"): "/proc/x: ",
     ("evaluate", "again", "nothere"): "holds no run that can be read",
     ("evaluate", "diff", "nothere", "nothere"): "holds no run that can be read",
     ("packs", "show", "hmbd51"): "did you mean 'hmdb51'",
     ("packs", "check", "hmdb51", "--backbone", "light"): "did you mean 'lite'",
     ("packs", "check", "hmdb51", "--clips", "nothere.csv"): "nothere.csv: there is no such file",
     ("weights", "inspect", "nothere.pth"): "there is no such weight file",
+    ("weights", "inspect", "CLIPS"): "is a folder, not a weight file",
     ("weights", "convert", "nothere.pth", "-o", "x"): "there is no such weight file",
     ("weights", "blend", "VIDEO", "nothere.pth", "-o", "x"): "there is no such weight file",
     ("describe", "a,b", "-o", "x.json"): "set OPENAI_API_KEY, or name another server with --base-url",
@@ -185,3 +211,22 @@ def test_debug_shows_where_an_error_of_ours_came_from(ost_command):
     code, _, err = ost_command("packs", "show", "hmbd51", "--debug")
     assert code == 2
     assert "Traceback" in err and err.splitlines()[-1].startswith("ost: 'hmbd51' is neither")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-c", "from ost.cli import main; main()", "packs", "show", "k400"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 0, err
+    assert err == b""
+
+
+def test_errors_of_the_system_are_wrong_use_where_they_name_a_file_and_internal_where_they_do_not(capfd):
+    assert ended(OSError(13, "Permission denied", "x.html"), {}, capfd) == (
+        2,
+        "ost: x.html: Permission denied\n",
+    )
+    assert ended(OSError(28, "No space left"), {}, capfd) == (2, "ost: the output: No space left\n")
+    assert ended(OSError(24, "Too many open files"), {}, capfd)[0] == 3

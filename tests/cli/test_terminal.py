@@ -113,7 +113,7 @@ def test_json_of_a_recognition_goes_to_the_file_and_not_to_the_terminal(tmp_path
 
 
 def test_nothing_is_drawn_where_nobody_looks(capfd, monkeypatch):
-    monkeypatch.setattr(terminal, "PATIENCE", 0.0)
+    monkeypatch.setattr(terminal, "DELAY", 0.0)
     with terminal.status_line(), activity("being slow"):
         time.sleep(0.1)
     assert capfd.readouterr() == ("", "")

@@ -286,6 +286,21 @@ def test_an_evaluation_of_nothing_but_training_clips_says_that_it_says_nothing(o
     assert out.startswith("The weights were trained on all 9 videos: these numbers say nothing about others.")
 
 
+def test_a_damaged_list_of_training_clips_costs_no_evaluation(ost_command, clips, tmp_path):
+    code, _, err = adapter(ost_command, clips, tmp_path / "adapter")
+    assert code == 0, err
+    (tmp_path / "adapter" / "train.csv").write_text("not,a manifest\n")
+    weights = tmp_path / "adapter" / "weights.safetensors"
+    code, out, err = ost_command(
+        *("evaluate", "own", "--videos", clips, "--frames", 2, "--weights", weights, "-o", tmp_path / "run")
+    )
+    assert code == 0, err
+    assert "it cannot be told which videos these weights were trained on" in err
+    assert numbers(tmp_path / "run")["videos"] == 12
+    code, out, _ = ost_command("weights", "inspect", tmp_path / "adapter" / "config.json")
+    assert code == 0 and "cannot be told" in out
+
+
 def test_inspect_knows_an_adapter_and_the_folder_of_a_run(ost_command, clips, tmp_path, train):
     code, _, err = adapter(ost_command, clips, tmp_path / "adapter")
     assert code == 0, err

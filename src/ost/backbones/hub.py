@@ -14,6 +14,8 @@ from ost.errors import WeightsError, first_line
 from ost.files import cache_folder, file_hash, write_text
 
 LITE_REMEDY = "use {backbone=lite}, which needs no download"
+LITE_REMEDY_ALONE = "use {backbone=lite} without {weights}, which needs no download"
+LITE_REMEDIES = (LITE_REMEDY, LITE_REMEDY_ALONE)
 
 
 def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
@@ -50,9 +52,9 @@ def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
             if not isinstance(error, EntryNotFoundError):
                 break
     raise WeightsError(
-        f"{name}: {file.repo}/{file.files[0]} is wanted, but {reason}",
+        f"{name}: {file.repo}/{file.files[0]} is needed, but {reason}",
         f"download that file by other means and pass it with {remedy}",
-        LITE_REMEDY,
+        LITE_REMEDY if file.repo_type == "model" else LITE_REMEDY_ALONE,
     )
 
 

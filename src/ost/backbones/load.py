@@ -248,7 +248,7 @@ def original_of(weights: str | Path | None, original: str | Path | None, tell: T
         UsageError: there are no fine-tuned weights, or OpenAI has none of their sizes.
         WeightsError: a file cannot be had or read.
     """
-    if weights is None or is_adapter(Path(weights)):
+    if weights is None:
         raise UsageError("the untuned weights are those of fine-tuned ones", "name these with {weights}")
     return str(original or _openai_name(_choose(None, weights, tell).weights))
 

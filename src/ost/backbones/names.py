@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import cache
 from importlib.metadata import version
@@ -17,6 +18,25 @@ from ost.files import package_file
 from ost.runtime import DTYPES
 
 ADAPTER_KEY = "ost_adapter"  # of the metadata in an adapter's file
+# Those of torch.
+DEVICES = (
+    *(
+        "auto",
+        "cpu",
+        "cuda",
+        "mps",
+        "xpu",
+        "mkldnn",
+        "opengl",
+        "opencl",
+        "ideep",
+        "hip",
+        "ve",
+        "fpga",
+        "maia",
+    ),
+    *("xla", "lazy", "vulkan", "meta", "hpu", "mtia", "ipu", "privateuseone"),
+)
 WEIGHT_ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
 
 
@@ -39,6 +59,11 @@ def check_model(
     """
     if dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
+    if device.partition(":")[0] not in DEVICES:
+        near = near_misses(device.partition(":")[0], DEVICES) or DEVICES[:4]
+        raise UsageError(f"there is no device {device!r}", f"use {', '.join(near)}")
+    if dtype == "fp16" and device == "cpu":
+        raise UsageError("fp16 is slow on CPUs", "use {dtype=fp32}", "{dtype=bf16}")
     if weights is not None and is_adapter(Path(weights)):
         if blend is not None:
             raise UsageError("an adapter leaves the weights as they are", "leave {blend} out")
@@ -75,8 +100,8 @@ def check_backbone(name: str) -> None:
     if near := near_misses(name, known_names()):
         raise UsageError(f"there is no backbone {name!r}{did_you_mean(name, near)}")
     raise UsageError(
-        f"there is no backbone {name!r}; a model of open_clip is named ARCHITECTURE/TAG, as in "
-        f"ViT-B-32/laion2b_s34b_b79k{did_you_mean(name, known_names())}"
+        f"there is no backbone {name!r}; `ost weights list` shows them, and a model of open_clip is named "
+        "ARCHITECTURE/TAG, as in ViT-B-32/laion2b_s34b_b79k"
     )
 
 
@@ -87,6 +112,8 @@ def check_weights(source: str | Path) -> None:
         UsageError: it is neither.
     """
     text = str(source)
+    if os.path.isdir(text):  # noqa: PTH112 - unlike Path.is_dir, no error where looking is forbidden
+        raise UsageError(f"{text}: is a folder, not a weight file")
     if text in PUBLISHED or _exists(text):
         return
     if text.startswith("ost/"):
@@ -97,7 +124,8 @@ def check_weights(source: str | Path) -> None:
         return
     if Path(text).suffix.lower() in WEIGHT_ENDINGS:
         raise UsageError(f"{text}: there is no such weight file")
-    near = did_you_mean(text, [*known_names(), *PUBLISHED])
+    known = [*known_names(), *PUBLISHED]
+    near = did_you_mean(text, near_misses(text, known)) or "; `ost weights list` shows the names"
     raise UsageError(f"{text!r} is neither a weight file nor a known name{near}")
 
 

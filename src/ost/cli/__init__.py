@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -49,8 +48,4 @@ def _root(
 
 def main() -> None:
     """Entry point of the command; see `ost.cli.command` for its errors and exit codes."""
-    try:
-        app()
-    except BrokenPipeError:  # the reader has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    app()

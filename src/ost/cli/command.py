@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
+import sys
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -19,6 +22,7 @@ from ost.cli.terminal import status_line, undisturbed
 from ost.errors import OstError
 
 WRONG_USE, INTERNAL = 2, 3
+NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 REPORT = "see 'Reporting a bug' in CONTRIBUTING.md"
 Function = TypeVar("Function", bound=Callable[..., None])
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -76,17 +80,23 @@ def guarded(options: Mapping[str, str], debug: bool = False) -> Generator[None]:
 
     def speller(argument: str, value: str | None) -> str | None:
         option = options.get(argument)
-        return option if option is None or value is None else f"{option} {value}"
+        return option if option is None or value in (None, "True") else f"{option} {value}"
 
     try:
         with status_line():
             yield
-    except (typer.Exit, typer.Abort, BrokenPipeError):
+    except (typer.Exit, typer.Abort):
         raise
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
     except OstError as error:
         _end(error.spelled(speller), error.exit_code, debug)
-    except OSError as error:  # a result that cannot be written where it was asked for
-        _end(f"{error.filename or 'a file'}: {error.strerror or error}", WRONG_USE, debug)
+    except OSError as error:
+        if error.filename is None and error.errno not in NO_ROOM:
+            _end(_internal(error, debug), INTERNAL, debug)
+        # A result that cannot be written where it was asked for.
+        _end(f"{error.filename or 'the output'}: {error.strerror or error}", WRONG_USE, debug)
     except Exception as error:
         _end(_internal(error, debug), INTERNAL, debug)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ost.activity import activity
-from ost.backbones.names import check_model
+from ost.backbones.names import check_model, check_weights, is_adapter
 from ost.cli import options
 from ost.cli.command import load_torch
 from ost.cli.show import show_comparison, show_failures, show_measured, show_notices, show_protocols
 from ost.cli.terminal import stderr, stdout
 from ost.errors import UsageError
-from ost.runs import MISSING, run_folder
+from ost.runs import MISSING, claimed_folder
+from ost.runtime import is_first_rank
 
 if TYPE_CHECKING:
     from ost.evaluate.config import EvaluateConfig
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from ost.evaluate.task import Task
     from ost.runtime import Ranks
 
-PATIENCE = timedelta(days=1)  # ranks meet once, at the end, and some find their share in the store
+RANKS_MEET_WITHIN = timedelta(days=1)  # ranks meet once, at the end, and some find their share in the store
 
 
 def evaluate(
@@ -99,6 +101,7 @@ def evaluate(
         from ost.evaluate.config import OWN, parse_config
 
         clips, crops = options.parse_views(views)
+        options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)  # says it better
         given_options = {
             "protocol": protocol or OWN,
             "videos": videos,
@@ -134,34 +137,52 @@ def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tu
     """The folder of the new run, and whether a video was lost."""
     from ost.evaluate.task import find_task
 
-    run = run_folder(output, config.protocol)
     with activity("looking for the videos"):
         task = find_task(config)
+    _check(config)
+    if scores is not None and scores.is_dir():
+        raise UsageError(f"{scores}: is a folder; --scores is a Parquet file")
+    with claimed_folder(output, config.protocol) if is_first_rank() else nullcontext(Path()) as run:
+        load_torch()
+        return run, _scored(task, run, scores)
+
+
+def _check(config: EvaluateConfig) -> None:
+    """Refuse what cannot be loaded."""
+    if config.vanilla and config.weights is None:
+        raise UsageError("the untuned weights are those of fine-tuned ones", "name these with {weights}")
+    if config.vanilla and config.weights is not None and is_adapter(Path(config.weights)):
+        raise UsageError("an adapter leaves the weights of its backbone as they are", "leave {vanilla} out")
+    if config.vanilla and config.blend_with is not None:
+        check_weights(config.blend_with)
     check_model(
         config.backbone,
         config.weights,
         blend=config.blend,
-        blend_with=config.blend_with if config.blend is not None else None,
+        blend_with=None if config.vanilla and config.blend is None else config.blend_with,
         device=config.device,
         dtype=config.dtype,
     )
-    load_torch()
 
+
+def _scored(task: Task, run: Path, scores: Path | None) -> bool:
+    """Score, show and save; whether a video was lost."""
     from ost.evaluate.saved import save_run, save_scores
     from ost.runtime import join_ranks
 
-    with join_ranks(config.device, PATIENCE) as (ranks, device):
+    with join_ranks(task.config.device, RANKS_MEET_WITHIN) as (ranks, device):
         measured = _measure(task, ranks, device)
         lost = measured.lost
         if ranks.first:
-            show_failures(stderr(), lost, measured.scored + len(lost), run / MISSING)
+            place = run / MISSING if measured.scored else None  # nothing scored is nothing saved
+            show_failures(stderr(), lost, measured.scored + len(lost), place)
             show_measured(stdout(), measured)
             save_run(run, measured)
+            _write_page(run, measured)
             if scores is not None:
                 save_scores(scores, measured)
-            _write_page(run, measured)
         ranks.wait()
-    return run, bool(lost)
+    return bool(lost)
 
 
 def _measure(task: Task, ranks: Ranks, device: str) -> Measured:
@@ -200,7 +221,8 @@ def _again(runs: list[Path], output: Path | None, scores: Path | None) -> None:
         raise UsageError("`ost evaluate again` measures one saved run; give its folder")
     before = load_run(runs[0])
     run, lost = _run(before.config, output, scores)
-    _diff([runs[0], run])
+    if is_first_rank():
+        _diff([runs[0], run])
     if lost:
         raise typer.Exit(1)
 

@@ -87,14 +87,16 @@ def check(
     check_model(backbone, weights)
     if clips and not clips.is_file():
         raise UsageError(f"{clips}: there is no such file")
+    if picture:
+        from ost.evaluate.picture import picture_format
+
+        picture_format(picture)  # said now, and not after minutes of scoring
     load_torch()
 
     from ost.backbones.load import load_backbone
     from ost.evaluate.pack import check_pack
-    from ost.evaluate.picture import picture_format, save_picture
+    from ost.evaluate.picture import save_picture
 
-    if picture:
-        picture_format(picture)  # said now, and not after minutes of scoring
     notes = stderr()
     tower = load_backbone(backbone, weights, tell=lambda line: show_notices(notes, [line]))
     reports = [

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ost.recognition.prediction import Prediction
 
 BAR = 24  # characters of a probability of 1
-SHOWN = 10
+FAILURES_SHOWN = 10
 
 
 def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
@@ -56,7 +56,7 @@ def show_failures(
     if not failures:
         return
     console.print(Text(f"{len(failures):,} of {total:,} videos could not be used:", style="red"))
-    shown = failures if place is None else failures[:SHOWN]
+    shown = failures if place is None else failures[:FAILURES_SHOWN]
     for failure in shown:
         console.print(Text(f"  {failure}"))
     if len(shown) < len(failures):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ost.activity import Activity, running, watching
+from ost.activity import Activity, running, shown
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -20,20 +20,27 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPED = 200
-PATIENCE = 0.5  # seconds until something counts as long
+DELAY = 0.5  # seconds until something counts as long
 REFRESHED = 8  # times a second
-BAR = 30
+BAR_WIDTH = 20
+
+
+class _Steady(Console):
+    """A console that leaves the cursor as it is: a process that is killed cannot bring it back."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return False
 
 
 class StatusLine:
-    """Shows what has been going on for longer than `PATIENCE`, below everything else; gone when it ends."""
+    """Shows what has been going on for longer than `DELAY`, below everything else; gone when it ends."""
 
     def __init__(self) -> None:
         self._live: Live | None = None
         self._spinner: Spinner | None = None
         self._lock = RLock()
         self._ended = False
-        self._timer = Timer(PATIENCE, self._begin)
+        self._timer = Timer(DELAY, self._begin)
         self._timer.daemon = True
         self._timer.start()
 
@@ -46,7 +53,7 @@ class StatusLine:
             if not self._ended:
                 # Redirected streams would take what is meant for a file on stdout to the terminal.
                 self._live = Live(
-                    console=Console(stderr=True),
+                    console=_Steady(stderr=True),
                     get_renderable=self._status,
                     refresh_per_second=REFRESHED,
                     transient=True,
@@ -77,10 +84,10 @@ class StatusLine:
             (bars if one.total > 1 else others).append(one)
         table = Table.grid(padding=(0, 1))
         for one in bars:
-            bar = ProgressBar(total=one.total, completed=min(one.done, one.total), width=BAR)
-            table.add_row(Text(one.what), bar, Text(f"{one.done:,}/{one.total:,}"), Text(_left(one)))
+            bar = ProgressBar(total=one.total, completed=min(one.done, one.total), width=BAR_WIDTH)
+            table.add_row(_words(one), bar, Text(f"{one.done:,}/{one.total:,}"), Text(_left(one)))
         if others and self._spinner and not (bars and others[-1].since < bars[-1].since):
-            self._spinner.update(text=Text(others[-1].what))
+            self._spinner.update(text=_words(others[-1]))
             table.add_row(self._spinner)
         return table
 
@@ -101,12 +108,12 @@ _line: StatusLine | None = None
 def status_line() -> Generator[None]:
     """Show a status line while the block runs, where someone is looking."""
     global _line
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or Console(stderr=True).is_dumb_terminal:
         yield
         return
     _line = line = StatusLine()
     try:
-        with watching():
+        with shown():
             yield
     finally:
         _line = None
@@ -124,7 +131,10 @@ def undisturbed() -> Generator[None]:
 
 
 class _Terminal(Console):
-    """A console that takes the status line away while it prints."""
+    """A console that takes the status line away while it prints, and leaves a closed pipe to the command."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError from None
 
     def print(self, *objects: Any, **options: Any) -> None:
         with undisturbed():
@@ -147,6 +157,11 @@ def write_line(line: str) -> None:
     with undisturbed():
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+
+def _words(one: Activity) -> Text:
+    """What is being done, on one line."""
+    return Text(one.what, no_wrap=True, overflow="ellipsis")
 
 
 def _left(one: Activity) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,8 @@ from ost.cli.show import show_failures, show_notices, show_recipes
 from ost.cli.terminal import stderr, stdout, write_line
 from ost.cli.watch import watching
 from ost.errors import VideoError
-from ost.runs import MISSING, run_folder
+from ost.runs import MISSING, claimed_folder
+from ost.runtime import is_first_rank
 
 if TYPE_CHECKING:
     from ost.train.config import TrainConfig
@@ -74,17 +76,24 @@ def train(
             settings or [],
         )
     check_model(config.named_backbone, config.weights, device=device)
-    chosen = run_folder(output, recipe, resume=resume)
-    load_torch()
+    with claimed_folder(output, recipe, resume=resume) if is_first_rank() else nullcontext(Path()) as claimed:
+        load_torch()
+        _train(config, task, claimed, device, resume)
 
+
+def _train(config: TrainConfig, task: Task, claimed: Path, device: str, resume: bool) -> None:
     from ost.runtime import join_ranks
     from ost.train.loop import Interrupted
     from ost.train.start import start
 
     with join_ranks(device) as (ranks, own_device):
-        run = ranks.gather(chosen)[0]  # by now another rank may have begun in it
+        run = ranks.gather(claimed)[0]
         if ranks.first:
             show_notices(stderr(), _notices(task))
+            missing = [VideoError(one.video, one.cause) for one in task.missing]
+            show_failures(
+                stderr(), missing, len(task.clips) + len(task.held_out) + len(missing), run / MISSING
+            )
         try:
             with watching(stderr()) as watch:
                 outcome = start(config, task, run, device=own_device, resume=resume, ranks=ranks, watch=watch)
@@ -112,9 +121,7 @@ def _show(config: TrainConfig, task: Task, run: Path, outcome: Outcome) -> None:
     from ost.train.log import LOG
 
     clips = len(task.clips) + len(task.held_out)
-    missing = [VideoError(one.video, one.cause) for one in task.missing]
     unreadable = [VideoError(path, cause) for path, cause in outcome.unreadable.items()]
-    show_failures(stderr(), missing, clips + len(missing), run / MISSING)
     show_failures(stderr(), unreadable, clips, run / LOG)
     if outcome.accuracy is not None:
         before = "" if outcome.before is None else f", {outcome.before:.1%} before training"

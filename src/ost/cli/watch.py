@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from ost.activity import Activity, activity
+from ost.activity import Activity, activity, watched
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,7 +24,7 @@ EVERY = 30.0  # seconds between lines
 @contextmanager
 def watching(console: Console) -> Generator[Watch]:
     """What a run tells its events to."""
-    if not console.is_terminal:
+    if not watched():
         yield _Lines(console)
         return
     with activity("starting") as training:

@@ -15,8 +15,8 @@ from ost.cli.show import show_notices
 from ost.cli.terminal import stderr, stdout
 from ost.datasets.manifest import read_manifest
 from ost.descriptors.lookup import some
-from ost.errors import WeightsError
-from ost.runs import WEIGHTS, trained_on
+from ost.errors import UsageError, WeightsError
+from ost.runs import EVALUATION, TRAINING, WEIGHTS, holds_run, trained_on
 
 if TYPE_CHECKING:
     from ost.backbones.weights import Weights
@@ -48,14 +48,33 @@ def list_weights() -> None:
 @command(weights_app)
 def inspect(source: Source) -> None:
     """What a weight file, or the one in the folder of a run, is: its origin, sizes, pixels, and what was learned."""
-    if (Path(source) / WEIGHTS).is_file():
-        source = str(Path(source) / WEIGHTS)
+    source = _of_run(Path(source)) or source
     lines = _adapter_lines(Path(source)) if is_adapter(Path(source)) else _weight_lines(*_read(source))
     if clips := trained_on(source):
-        lines["trained on"] = f"{len(read_manifest(clips))} clips, listed in {clips}"
+        lines["trained on"] = _trained(clips)
     console = stdout()
     for name, value in lines.items():
         console.print(Text(f"{name:>12}  {value}"))
+
+
+def _of_run(place: Path) -> str | None:
+    """The weights of a run, by its folder or its record: the finished ones, or those of the last checkpoint."""
+    folder = place.parent if place.name in (TRAINING, EVALUATION) else place
+    if not holds_run(folder):
+        return None
+    last = folder / "checkpoints" / "last"
+    step = last.read_text(encoding="utf-8").strip() if last.is_file() else ""
+    for weights in (folder / WEIGHTS, folder / "checkpoints" / step / WEIGHTS):
+        if weights.is_file():
+            return str(weights)
+    raise UsageError(f"{folder}: the run in it has left no weights")
+
+
+def _trained(clips: Path) -> str:
+    try:
+        return f"{len(read_manifest(clips))} clips, listed in {clips}"
+    except UsageError as error:
+        return f"cannot be told ({error})"
 
 
 def _weight_lines(file: Path, weights: Weights) -> dict[str, str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ost.activity import activity
 from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone, original_of
-from ost.datasets.manifest import read_manifest
 from ost.errors import VideoError
 from ost.evaluate.config import EvaluateConfig
 from ost.evaluate.run import Answer, answer
 from ost.evaluate.summary import Summary, summary
 from ost.evaluate.task import Task
 from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
-from ost.runs import ABSENT, Missing, trained_on
+from ost.runs import ABSENT, Missing
 from ost.runtime import Ranks
 
 Advance = Callable[[], None]
@@ -132,16 +132,18 @@ def measure(
     seconds = time.perf_counter() - started
     also = None
     if untuned is not None:
-        found = answer(untuned, task.questions, settings, (MEAN_POOL,), ranks=ranks)
+        with activity("evaluating the untuned weights", task.videos // ranks.world) as evaluating:
+            found = answer(
+                untuned, task.questions, settings, (MEAN_POOL,), ranks=ranks, advance=evaluating.advance
+            )
         also = untuned.name, found[MEAN_POOL]
-    trained = _trained(task.config.weights, {path for found in answers[asked] for path in found.paths})
+    scored = {path for found in answers[asked] for path in found.paths}
+    trained = frozenset(path for path in scored if _is_among(path, task.learned))
     return Measured(task, backbone, asked, answers, also, seconds, ranks.world, trained)
 
 
-def _trained(weights: str | None, paths: Collection[str]) -> frozenset[str]:
-    """Those of the videos that weights learned from."""
-    clips = None if weights is None else trained_on(weights)
-    if clips is None:
-        return frozenset()
-    learned = {str(clip.path.resolve()) for clip in read_manifest(clips)}
-    return frozenset(path for path in paths if str(Path(path).resolve()) in learned)
+def _is_among(path: str, clips: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether a video is one of these clips, by name; only those of its name are looked up."""
+    own = Path(path)
+    alike = clips.get(own.name, ())
+    return bool(alike) and own.resolve() in {clip.resolve() for clip in alike}

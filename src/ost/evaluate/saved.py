@@ -24,7 +24,7 @@ from ost.errors import UsageError, first_line
 from ost.evaluate.config import EvaluateConfig, parse_config
 from ost.evaluate.metrics import Bools, Floats
 from ost.files import atomic, printable, write_text
-from ost.runs import save_missing
+from ost.runs import EVALUATION, TRAINING, save_missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MAX_BYTES = 1 << 30
-RUN, SCORES, PAGE = "run.json", "scores.parquet", "index.html"
+RUN, SCORES, PAGE = EVALUATION, "scores.parquet", "index.html"
 LOGIT = "logit:"
 LIBRARIES = ("ost-video", "torch", "open_clip_torch", "av", "numpy")
 
@@ -209,6 +209,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         UsageError: there is none that can be read.
     """
     place = folder / RUN
+    if (folder / TRAINING).exists() and not place.exists():
+        raise UsageError(f"{folder}: holds a training run, not an evaluation")
     try:
         if place.stat().st_size > MAX_BYTES:
             raise UsageError(f"{place}: larger than {MAX_BYTES >> 30} GiB, which no record of a run is")

@@ -26,7 +26,7 @@ from ost.video.transform import transform, view_preprocess
 Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
 
 TEXTS_A_STEP = 256
-LAYOUT = "1"  # of the files in the cache; a new number leaves old ones unread
+LAYOUT = "2"  # of the files in the cache; a new number leaves old ones unread
 
 
 def decode_views(path: str | Path, preprocess: Preprocess, views: Views) -> Frames:
@@ -104,11 +104,12 @@ def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
 def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
     """All prompts through the text tower, laid out [A, N] for each kind; equal prompts are embedded once.
 
-    Kind by kind: rounding depends on what shares a batch, and so no kind depends on which others are asked for.
+    Kind by kind: rounding depends on what shares a batch, and so no kind depends on which others are asked for, unless
+    they share a prompt.
     """
     parts: list[TextEmbeddings] = []
     place: dict[str, int] = {}
-    with activity("embedding the texts of the classes", _count(texts)) as embedding:
+    with activity("embedding texts", _count(texts)) as embedding:
         for rows in texts.values():
             fresh = {text for row in rows for text in row} - place.keys()
             ordered = sorted(fresh, key=lambda text: (len(text), text))

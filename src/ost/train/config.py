@@ -110,6 +110,10 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _hold_together(self) -> TrainConfig:
+        if self.backbone == "lite" and self.tune != "adapter":
+            raise ValueError(
+                "the towers of lite cannot be trained; train an adapter over them: `ost train adapter`"
+            )
         if self.batch % self.contrastive_batch:
             raise ValueError(
                 f"batch {self.batch} is not a multiple of contrastive_batch {self.contrastive_batch}"

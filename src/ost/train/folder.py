@@ -21,7 +21,7 @@ from ost.datasets.manifest import manifest_text
 from ost.descriptors.pack import Pack, save_pack
 from ost.errors import UsageError
 from ost.files import write_text
-from ost.runs import TRAINED_ON, save_missing
+from ost.runs import TRAINED_ON, TRAINING, holds_run, refused_folder, save_missing
 from ost.runtime import Ranks
 from ost.train.config import TrainConfig
 from ost.train.task import Task
@@ -67,13 +67,13 @@ def check_run(run: Path, config: TrainConfig, task: Task, resume: bool, ranks: R
 def begin_run(run: Path, config: TrainConfig, task: Task, ranks: Ranks) -> None:
     """Write down what a run was asked to do; called once everything is loaded, so that a false start leaves nothing."""
     if ranks.first:
-        if not (run / "config.json").exists():
+        if not (run / TRAINING).exists():
             write_text(run / TRAINED_ON, manifest_text(task.clips.listed(task.pack)))
             if len(task.held_out):
                 write_text(run / "held-out.csv", manifest_text(task.held_out.listed(task.pack)))
             save_missing(run, task.missing)
             _save_classes(task.pack, run)
-        write_text(run / "config.json", config.as_json())
+        write_text(run / TRAINING, config.as_json())
     ranks.wait()
 
 
@@ -85,11 +85,11 @@ def classes_file(run: Path) -> Path:
 
 def _fault(run: Path, config: TrainConfig, clips: str, resume: bool) -> tuple[str, ...]:
     """Why this folder cannot be used, and what to do; empty if it can."""
-    place, another = run / "config.json", "name another folder with {output}"
-    if not place.is_file():
+    place, another = run / TRAINING, "name another folder with {output}"
+    if not holds_run(run):
         return ()
-    if not resume:
-        return f"{run}: holds a run already", "go on with it by {resume}", another
+    if not resume or not place.is_file():
+        return refused_folder(run).args
     if other := _differences(place.read_text(encoding="utf-8"), config):
         return f"{run}: was started with other settings ({other})", "resume with the same", another
     listed = run / TRAINED_ON

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ost.backbones.clip import ClipBackbone
 from ost.backbones.extras import draw_prompts, draw_temporal
-from ost.backbones.hub import LITE_REMEDY
+from ost.backbones.hub import LITE_REMEDIES
 from ost.backbones.load import load_backbone
 from ost.backbones.weights import Weights
 from ost.descriptors.pack import Pack
@@ -68,7 +68,7 @@ def load_learner(
             config.named_backbone, config.weights, device=device, dtype="fp32", tell=tell, grow=grown(config)
         )
     except WeightsError as error:  # lite is no way out: its towers cannot be trained
-        others = [remedy for remedy in error.remedies if remedy != LITE_REMEDY]
+        others = [remedy for remedy in error.remedies if remedy not in LITE_REMEDIES]
         raise WeightsError(error.fault, *others) from error
     if not isinstance(backbone, ClipBackbone):
         raise UsageError(
