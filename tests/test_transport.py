@@ -160,6 +160,37 @@ def test_a_score_does_not_depend_on_its_batch(problem, seed):
     torch.testing.assert_close(moved[5:], plans[order], atol=1e-6, rtol=0)
 
 
+@FEW
+@given(problems(batch=6))
+def test_every_problem_says_how_it_converged(problem):
+    sim, eps = problem
+    scores, info = score(sim, eps, return_info=True)
+    same, plans = score(sim, eps, return_plan=True)
+    assert torch.equal(scores, same)
+    assert info.steps.shape == info.error.shape == scores.shape
+    assert bool((info.error <= 10 * TOLERANCE).all())
+    rows, columns = (plans.double().sum(axis) for axis in (-1, -2))
+    off = (rows - rows.mean(-1, keepdim=True)).abs().sum(-1) + (
+        columns - columns.mean(-1, keepdim=True)
+    ).abs().sum(-1)
+    assert bool((off <= 3e-5).all()), "the plans are as near to their marginals as is said"
+
+
+def test_what_clip_gives_takes_a_few_steps_each_problem_alone():
+    rng = np.random.default_rng(0)
+    easy, hard = similarities("clip", rng, 50, 32, 4), similarities("spread", rng, 50, 32, 4)
+    _, alone = score(easy, 0.1, return_info=True)
+    _, together = score(torch.cat([hard, easy]), 0.1, return_info=True)
+    assert int(alone.steps.min()) >= 1 and int(alone.steps.max()) <= 6
+    assert torch.equal(together.steps[50:], alone.steps)
+    assert int(together.steps[:50].max()) > 6 or int(together.steps[:50].min()) == -1
+
+
+def test_the_mean_takes_no_step():
+    _, info = score(similarities("clip", np.random.default_rng(0), 3, 8, 4), math.inf, return_info=True)
+    assert info.steps.tolist() == [0, 0, 0] and not info.error.any()
+
+
 @pytest.mark.parametrize("elements", [1, 60, 1000])
 def test_how_many_are_solved_at_once_changes_nothing(monkeypatch, elements):
     sim = similarities("ternary", np.random.default_rng(2), 4, 7, 10, 6)

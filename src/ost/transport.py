@@ -5,9 +5,10 @@ For one problem with similarity S [T, N], cost C = 1 - S and uniform marginals a
     P = argmin <P, C> + eps * sum P log P    over P >= 0 with row sums a and column sums b,
     score = <P, S>.                                               (OST, CVPR 2024, section 3.3)
 
-A few log-domain Sinkhorn steps (Cuturi 2013) solve what CLIP gives at eps = 0.1. What they do not solve
-goes on in fp64 with Newton's method on the dual of the descriptor side (Brauer et al. 2017), whose N x N
-systems are tiny. Writing v for the dual variables over eps, P = a * softmax(S/eps + v, rows) has exact row
+A few Sinkhorn steps (Cuturi 2013) on exp(S/eps) solve what CLIP gives at eps = 0.1, thousands of problems beside one
+another in memory. Problems whose similarities span too much for fp32 exponentials take these steps in the log domain.
+What is not solved then goes on in fp64 with Newton's method on the dual of the descriptor side (Brauer et al. 2017),
+whose N x N systems are tiny. Writing v for the dual variables over eps, P = a * softmax(S/eps + v, rows) has exact row
 sums and the dual's gradient is b - column sums; a step of length log(1 + d)/d, d the range of the Newton
 direction, always ascends because the dual is self-concordant in that range (Sun & Tran-Dinh 2019), so no line
 search is needed. Each problem stops alone, when its own column sums are within `TOLERANCE` (L1) of b.
@@ -16,7 +17,7 @@ search is needed. Each problem stops alone, when its own column sums are within 
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -25,9 +26,26 @@ from ost.errors import TransportError
 
 TOLERANCE = 3e-6
 SINKHORN_STEPS = 12
+MORE_STEPS = 48  # for the problems that are left over, once they are among themselves
+MOST_SPAN = (
+    40.0  # of S / eps within a frame, for which every product of the plain iteration stays within fp32
+)
 NEWTON_STEPS = 8  # a round; then the problems that are done are left out
 NEWTON_ROUNDS = 12
 CHUNK_ELEMENTS = 1 << 22  # similarities solved at once; the working set is about ten times 4 bytes each
+
+
+class Convergence(NamedTuple):
+    """How problems were solved.
+
+    Attributes:
+        steps: int64 [...], Sinkhorn steps until the column sums were within the tolerance; -1 where Newton's method
+            took over.
+        error: fp32 [...], what is wrong with the column sums in the end (L1); the row sums are exact.
+    """
+
+    steps: Tensor
+    error: Tensor
 
 
 @overload
@@ -37,7 +55,6 @@ def score(
     *,
     frame_mask: Tensor | None = None,
     descriptor_mask: Tensor | None = None,
-    return_plan: Literal[False] = False,
 ) -> Tensor: ...
 @overload
 def score(
@@ -47,7 +64,18 @@ def score(
     frame_mask: Tensor | None = None,
     descriptor_mask: Tensor | None = None,
     return_plan: Literal[True],
+    return_info: Literal[False] = False,
 ) -> tuple[Tensor, Tensor]: ...
+@overload
+def score(
+    sim: Tensor,
+    eps: float,
+    *,
+    frame_mask: Tensor | None = None,
+    descriptor_mask: Tensor | None = None,
+    return_plan: Literal[False] = False,
+    return_info: Literal[True],
+) -> tuple[Tensor, Convergence]: ...
 def score(
     sim: Tensor,
     eps: float,
@@ -55,7 +83,8 @@ def score(
     frame_mask: Tensor | None = None,
     descriptor_mask: Tensor | None = None,
     return_plan: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    return_info: bool = False,
+) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Convergence]:
     """Transport score <P, sim> of every problem; at eps = inf the mean of its similarities.
 
     The gradient flows through `sim` and not through the plan.
@@ -66,96 +95,228 @@ def score(
         frame_mask: bool, broadcastable to [..., T]; False rows take no part.
         descriptor_mask: bool, broadcastable to [..., N]; False columns take no part.
         return_plan: also return the plans, [..., T, N].
+        return_info: also return how each problem converged, instead of the plans.
 
     Returns:
-        Scores [...] in fp32, or (scores, plans).
+        Scores [...] in fp32, or (scores, plans), or (scores, convergence).
 
     Raises:
         TransportError: eps is not positive, a similarity that takes part is not finite, a problem has no
             frame or no descriptor, or a plan did not converge.
     """
+    if not eps > 0:
+        raise TransportError(f"eps: must be positive, got {eps}")
     sim = sim.float()
     frames, descriptors = _masks(sim, frame_mask, descriptor_mask)
-    valid = frames[..., :, None] & descriptors[..., None, :]
-    _check(sim, eps, frames, descriptors, valid)
-    # A masked similarity may be anything, nan included; zero keeps it out of sums and gradients.
-    sim = torch.where(valid, sim, 0.0)
+    if frames is not None or descriptors is not None or sim.numel() == 0:
+        frames, descriptors, valid = _checked(sim, frames, descriptors)
+        # A masked similarity may be anything, nan included; zero keeps it out of sums and gradients.
+        sim = torch.where(valid, sim, 0.0)
+    elif not bool(torch.isfinite(sim.detach().sum())):  # one pass; only then is every number looked at
+        _refuse_bad(sim)
+    if math.isinf(eps):
+        return _mean(sim, frames, descriptors, return_plan, return_info)
+    problems = _problems(sim, frames, descriptors)
     with torch.no_grad():
-        plans = _uniform(valid) if math.isinf(eps) else _plans(sim.detach(), eps, frames, descriptors)
-    scores = (plans * sim).sum((-2, -1))
-    return (scores, plans) if return_plan else scores
+        solved = _solve_all(problems, eps)
+    scores = (solved.plan * problems.sim).sum((0, 1))
+    shape = sim.shape[:-2]
+    if return_info:
+        return scores.view(shape), Convergence(solved.steps.view(shape), solved.error.view(shape))
+    if return_plan:
+        plan = solved.plan.transpose(0, 1) if problems.turned else solved.plan
+        return scores.view(shape), plan.permute(2, 0, 1).reshape(sim.shape)
+    return scores.view(shape)
 
 
-def _masks(sim: Tensor, frame_mask: Tensor | None, descriptor_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+class _Problems(NamedTuple):
+    """P problems beside one another: what runs over them lies in one piece, and every sum over T or N is a vector.
+
+    Attributes:
+        sim: [T, N, P], with T >= N.
+        a: [T, P] or [T, 1], what the rows have to sum to.
+        b: [N, P] or [N, 1], what the columns have to sum to.
+        there: bool [N, P], the columns that take part; None if all do.
+        turned: whether rows are descriptors; the dual lives on the smaller side.
+    """
+
+    sim: Tensor
+    a: Tensor
+    b: Tensor
+    there: Tensor | None
+    turned: bool
+
+    def some(self, chosen: slice | Tensor) -> _Problems:
+        """Some of the problems."""
+        a, b = (m if m.shape[1] == 1 else m[:, chosen] for m in (self.a, self.b))
+        there = None if self.there is None else self.there[:, chosen]
+        return self._replace(sim=self.sim[:, :, chosen], a=a, b=b, there=there)
+
+
+class _Solved(NamedTuple):
+    """Plans [T, N, P], and steps and error of each problem, [P], as in `Convergence`."""
+
+    plan: Tensor
+    steps: Tensor
+    error: Tensor
+
+
+def _masks(
+    sim: Tensor, frame_mask: Tensor | None, descriptor_mask: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
     if sim.ndim < 2:
         raise TransportError(f"sim: expected [..., frames, descriptors], got shape {tuple(sim.shape)}")
-    expanded: list[Tensor] = []
+    expanded: list[Tensor | None] = []
     for name, mask, shape in (
         ("frame_mask", frame_mask, sim.shape[:-1]),
         ("descriptor_mask", descriptor_mask, sim.shape[:-2] + sim.shape[-1:]),
     ):
-        if mask is None:
-            mask = torch.ones((), dtype=torch.bool, device=sim.device)
         try:
-            expanded.append(mask.to(sim.device, torch.bool).expand(shape))
+            expanded.append(None if mask is None else mask.to(sim.device, torch.bool).expand(shape))
         except RuntimeError as error:
-            raise TransportError(
-                f"{name}: shape {tuple(mask.shape)} does not broadcast to {tuple(shape)}"
-            ) from error
+            shapes = f"{tuple(mask.shape if mask is not None else ())} does not broadcast to {tuple(shape)}"
+            raise TransportError(f"{name}: shape {shapes}") from error
     return expanded[0], expanded[1]
 
 
-def _check(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor, valid: Tensor) -> None:
-    if not eps > 0:
-        raise TransportError(f"eps: must be positive, got {eps}")
+def _checked(sim: Tensor, frames: Tensor | None, descriptors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Both masks in full, and where both hold; refuses problems that have nothing to match."""
+    everything = torch.ones((), dtype=torch.bool, device=sim.device)
+    frames = everything.expand(sim.shape[:-1]) if frames is None else frames
+    descriptors = everything.expand(sim.shape[:-2] + sim.shape[-1:]) if descriptors is None else descriptors
     for name, mask in (("frame", frames), ("descriptor", descriptors)):
         empty = ~mask.any(-1)
         if mask.shape[-1] == 0 or bool(empty.any()):
             where = empty.nonzero().tolist()[0] if empty.numel() else []
             raise TransportError(f"sim: the problem at {where} has no {name}")
-    bad = ~torch.isfinite(sim) & valid
+    valid = frames[..., :, None] & descriptors[..., None, :]
+    _refuse_bad(torch.where(valid, sim, 0.0))
+    return frames, descriptors, valid
+
+
+def _refuse_bad(sim: Tensor) -> None:
+    """Raise if a similarity is not finite, and say which."""
+    bad = ~torch.isfinite(sim)
     if bool(bad.any()):
         where = bad.nonzero()[0].tolist()
         raise TransportError(f"sim: not finite at {where}: {sim[tuple(where)].item()}")
 
 
-def _uniform(valid: Tensor) -> Tensor:
-    return valid / valid.sum((-2, -1), keepdim=True)
+def _mean(
+    sim: Tensor, frames: Tensor | None, descriptors: Tensor | None, return_plan: bool, return_info: bool
+) -> Any:
+    """What `score` returns at infinite eps."""
+    if frames is None or descriptors is None:
+        plan = torch.full_like(sim, 1 / (sim.shape[-1] * sim.shape[-2]))
+    else:
+        valid = frames[..., :, None] & descriptors[..., None, :]
+        plan = valid / valid.sum((-2, -1), keepdim=True)
+    scores = (plan * sim).sum((-2, -1))
+    if return_info:
+        return scores, Convergence(torch.zeros_like(scores, dtype=torch.long), torch.zeros_like(scores))
+    return (scores, plan) if return_plan else scores
 
 
-def _plans(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tensor:
-    """Plans of all problems, solved a bounded number at a time."""
-    shape = sim.shape
-    if shape[-1] > shape[-2]:  # the dual lives on the smaller side
-        return _plans(sim.mT, eps, descriptors, frames).mT
-    # [P, N, T]: the softmax over N, where the time goes, is several times faster across a contiguous T.
-    sim = sim.reshape(-1, *shape[-2:]).mT.contiguous()
-    frames, descriptors = frames.reshape(-1, shape[-2]), descriptors.reshape(-1, shape[-1])
-    plans = torch.empty_like(sim)
-    step = max(1, CHUNK_ELEMENTS // max(1, shape[-1] * shape[-2]))
-    for start in range(0, len(sim), step):
-        part = slice(start, start + step)
-        plans[part] = _solve(sim[part], eps, frames[part], descriptors[part])
-    return plans.mT.reshape(shape)
+def _problems(sim: Tensor, frames: Tensor | None, descriptors: Tensor | None) -> _Problems:
+    """All problems, with the larger side as rows."""
+    turned = sim.shape[-1] > sim.shape[-2]
+    if turned:
+        sim, frames, descriptors = sim.mT, descriptors, frames
+    rows, columns = sim.shape[-2:]
+    beside = sim.reshape(-1, rows, columns).permute(1, 2, 0).contiguous()
+    there = None if descriptors is None else descriptors.reshape(-1, columns).T.contiguous()
+    a, b = (
+        sim.new_full((size, 1), 1 / size) if mask is None else _marginal(mask.reshape(-1, size).T)
+        for size, mask in ((rows, frames), (columns, descriptors))
+    )
+    return _Problems(beside, a, b, there, turned)
 
 
-def _solve(sim: Tensor, eps: float, frames: Tensor, descriptors: Tensor) -> Tensor:
-    """Plans [P, N, T] of P problems; no problem's answer depends on another."""
-    a = frames / frames.sum(-1, keepdim=True)
-    b = descriptors / descriptors.sum(-1, keepdim=True)
-    kernel = _kernel(sim, eps, descriptors)
-    dual, error = _sinkhorn(kernel, a, b, descriptors)
-    plans = _rows(kernel, a, dual)
-    # One look between rounds, never inside one: a GPU is not made to wait for every step.
+def _marginal(mask: Tensor) -> Tensor:
+    return (mask / mask.sum(0)).contiguous()
+
+
+def _solve_all(problems: _Problems, eps: float) -> _Solved:
+    """A bounded number of problems at a time."""
+    rows, columns, count = problems.sim.shape
+    step = max(1, CHUNK_ELEMENTS // (rows * columns))
+    if count <= step:
+        return _solve(problems, eps)
+    parts = [_solve(problems.some(slice(start, start + step)), eps) for start in range(0, count, step)]
+    return _Solved(*(torch.cat(column, -1) for column in zip(*parts, strict=True)))
+
+
+def _solve(problems: _Problems, eps: float) -> _Solved:
+    """No problem's answer depends on another."""
+    log_kernel = problems.sim / eps
+    if problems.there is not None:
+        log_kernel = torch.where(problems.there, log_kernel, -math.inf)
+    # The largest of a row counts 1: what is left spans no more than the similarities of one frame.
+    kernel = log_kernel.sub_(log_kernel.amax(1, keepdim=True)).exp_()
+    scaling = torch.ones_like(kernel[0])
+    plan, scaling, steps, error = _sinkhorn(kernel, problems, scaling, SINKHORN_STEPS)
+    least = kernel if problems.there is None else torch.where(problems.there, kernel, 1.0)
     # Asked as "not within", so that a nan, where sim / eps overflows, is left over too.
-    left = (~(error <= TOLERANCE)).nonzero()[:, 0]
+    plain = least.amin((0, 1)) >= math.exp(-MOST_SPAN)
+    # One look between rounds, never inside one: a GPU is not made to wait for every step.
+    left = (~((error <= TOLERANCE) & plain)).nonzero()[:, 0]
     if len(left):
-        plans[left] = _solve_hard(sim[left], eps, a[left], b[left], descriptors[left], dual[left])
-    return plans
+        again = _again(problems.some(left), kernel[:, :, left], scaling[:, left], plain[left], eps)
+        plan[:, :, left], steps[left], error[left] = again
+    return _Solved(plan, steps, error)
 
 
-def _solve_hard(sim: Tensor, eps: float, a: Tensor, b: Tensor, descriptors: Tensor, dual: Tensor) -> Tensor:
-    """Plans [P, N, T] of problems that Sinkhorn leaves over, in fp64 where the device has it.
+def _again(problems: _Problems, kernel: Tensor, scaling: Tensor, plain: Tensor, eps: float) -> _Solved:
+    """Problems that the first steps have not solved: more steps, then Newton's method."""
+    plan, scaling, steps, error = _sinkhorn(kernel, problems, scaling, MORE_STEPS)
+    steps += SINKHORN_STEPS
+    left = (~((error <= TOLERANCE) & plain)).nonzero()[:, 0]
+    if len(left):
+        hard = problems.some(left)
+        sim = hard.sim.permute(2, 1, 0).contiguous()
+        a, b = (m.T.expand(len(left), -1).contiguous() for m in (hard.a, hard.b))
+        there = torch.ones_like(b, dtype=torch.bool) if hard.there is None else hard.there.T.contiguous()
+        log_kernel = _kernel(sim, eps, there)
+        dual, off = _log_sinkhorn(log_kernel, a, b, there)
+        solved = _rows(log_kernel, a, dual)
+        newton = (~(off <= TOLERANCE)).nonzero()[:, 0]
+        if len(newton):
+            solved[newton], off[newton] = _solve_hard(
+                sim[newton], eps, a[newton], b[newton], there[newton], dual[newton]
+            )
+        plan[:, :, left], steps[left], error[left] = solved.permute(2, 1, 0), -1, off
+    return _Solved(plan, steps, error)
+
+
+def _sinkhorn(
+    kernel: Tensor, problems: _Problems, scaling: Tensor, most: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sinkhorn's iteration on exp(S / eps), [T, N, P]: plans, column scalings [N, P], steps and error [P]."""
+    a, b = problems.a, problems.b
+    steps = torch.zeros_like(kernel[0, 0], dtype=torch.long)
+    error = torch.full_like(kernel[0, 0], math.inf)
+    looks = kernel.device.type == "cpu"
+    work = torch.empty_like(kernel)  # one for all steps: a fresh one each time costs more than the products
+    for _ in range(most):
+        rows = a / torch.mul(kernel, scaling, out=work).sum(1)
+        columns = torch.mul(kernel, rows[:, None], out=work).sum(0) * scaling
+        error = (columns - b).abs_().sum(0)
+        moving = ~(error <= TOLERANCE)
+        if looks and not bool(moving.any()):
+            break
+        # A problem that is done stands still, so its answer does not depend on how long others take.
+        step = b / columns if problems.there is None else torch.where(problems.there, b / columns, 1.0)
+        scaling = torch.where(moving, scaling * step, scaling)
+        steps += moving
+    rows = a / torch.mul(kernel, scaling, out=work).sum(1)
+    plan = work.copy_(kernel).mul_(scaling).mul_(rows[:, None])
+    return plan, scaling, steps, error
+
+
+def _solve_hard(
+    sim: Tensor, eps: float, a: Tensor, b: Tensor, descriptors: Tensor, dual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Plans [P, N, T] and errors [P] of problems that Sinkhorn leaves over, in fp64 where the device has it.
 
     Nearly binary plans are what cancels out between sim / eps and the dual, both hundreds of times as large;
     in fp32 what is left depends in its sixth digit on how many problems are solved at once.
@@ -175,7 +336,7 @@ def _solve_hard(sim: Tensor, eps: float, a: Tensor, b: Tensor, descriptors: Tens
             f"sim: eps={eps} is too small for fp32 similarities of up to "
             f"{sim[worst].abs().max().item():.3g} (marginals off by {error[worst]:.1e})"
         )
-    return _rows(kernel, a, dual).float()
+    return _rows(kernel, a, dual).float(), error.float()
 
 
 def _kernel(sim: Tensor, eps: float, descriptors: Tensor) -> Tensor:
@@ -187,8 +348,8 @@ def _rows(kernel: Tensor, a: Tensor, dual: Tensor) -> Tensor:
     return torch.softmax(kernel + dual[..., None], 1) * a[:, None, :]
 
 
-def _sinkhorn(kernel: Tensor, a: Tensor, b: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-domain Sinkhorn: duals [P, N] and what is wrong with their column sums [P]."""
+def _log_sinkhorn(kernel: Tensor, a: Tensor, b: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
+    """Sinkhorn in the log domain: duals [P, N] and what is wrong with their column sums [P]."""
     log_a, log_b = a.log()[:, None, :], b.log()
     dual = torch.zeros_like(b)
     error = torch.full_like(b[:, 0], math.inf)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -135,6 +136,20 @@ class Descriptors:
     texts: tuple[tuple[str, ...], ...]
     shift: Tensor | None = None
     gain: Tensor | None = None
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether every class has all N descriptors, so that no mask is needed."""
+        return bool(self.mask.all())
+
+    @cached_property
+    def infinite(self) -> tuple[int, int] | None:
+        """(class, descriptor) of the first embedding that is not finite; None if all are. Looked for once."""
+        bad = ~self.values.isfinite().all(-1) & self.mask
+        if not bool(bad.any()):
+            return None
+        a, n = bad.nonzero()[0].tolist()
+        return a, n
 
 
 @dataclass(frozen=True)

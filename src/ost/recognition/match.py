@@ -146,7 +146,7 @@ def _kind_scores(frames: FrameEmbeddings, descriptors: Descriptors, eps: float) 
     parts: list[Tensor] = []
     for classes in _chunks(frames, descriptors):
         sim = similarity(frames.values, descriptors, classes)
-        mask = descriptors.mask[classes]
+        mask = None if descriptors.full else descriptors.mask[classes]
         transported = score(sim, eps, frame_mask=frame_mask, descriptor_mask=mask)
         pooled = score(sim, math.inf, frame_mask=frame_mask, descriptor_mask=mask)
         parts.append(transported + pooled)
@@ -193,7 +193,6 @@ def _check_finite(frames: FrameEmbeddings, head: ClassHead, kinds: Sequence[Kind
         clip, frame = bad.nonzero()[0].tolist()
         raise TransportError(f"frames: the embedding of frame {frame} of clip {clip} is not finite")
     for kind in kinds:
-        bad = ~torch.isfinite(head.kinds[kind].values).all(-1) & head.kinds[kind].mask
-        if bool(bad.any()):
-            a, n = bad.nonzero()[0].tolist()
+        if (place := head.kinds[kind].infinite) is not None:
+            a, n = place
             raise TransportError(f"class {head.names[a]!r}: its {kind} embedding {n} is not finite")

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from ost.errors import UsageError
 from ost.recognition.match import explain
 from ost.recognition.settings import Method
@@ -104,13 +102,8 @@ class Prediction:
 
 def rank(scores: Scores) -> tuple[ClassScore, ...]:
     """The classes of one video's views, likeliest first: softmax for each view, then the mean."""
-    probabilities = scores.logits.softmax(-1).mean(0)
-    logits = scores.logits.mean(0)
-    order = _descending(probabilities, logits)
-    return tuple(ClassScore(scores.names[a], logits[a].item(), probabilities[a].item()) for a in order)
-
-
-def _descending(probabilities: Tensor, logits: Tensor) -> list[int]:
+    probabilities: list[float] = scores.logits.softmax(-1).mean(0).tolist()
+    logits: list[float] = scores.logits.mean(0).tolist()
+    found = map(ClassScore, scores.names, logits, probabilities)
     # Probabilities of unlikely classes underflow to the same 0; their logits still differ.
-    keys = list(zip(probabilities.tolist(), logits.tolist(), strict=True))
-    return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
+    return tuple(sorted(found, key=lambda one: (one.probability, one.logit), reverse=True))
