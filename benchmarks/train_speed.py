@@ -33,7 +33,6 @@ from ost.train.plan import Plan
 from ost.train.task import Task
 from ost.train.validate import Labelled
 from ost.video.augment import Augmentation, recolour
-from ost.video.transform import normalise
 
 STEPS = 3  # a round, of which the first is not counted
 
@@ -91,7 +90,7 @@ def plain_steps(model, task: Task, config: TrainConfig, augmentation: Augmentati
     for chunk in chunks(dataset, plan.from_step(0, STEPS, 0, 1), config.workers, pin=False):
         clips = zip(chunk.pixels, chunk.colours, strict=True)
         pixels = torch.stack(
-            [normalise(recolour(c, colour, augmentation), preprocess) for c, colour in clips]
+            [preprocess.normalised(recolour(c, colour, augmentation)) for c, colour in clips]
         )
         optimiser.zero_grad()
         plain_loss(model, pixels, chunk.labels, tokens).backward()

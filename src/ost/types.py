@@ -46,6 +46,13 @@ class Preprocess:
         short = min(width, height)
         return max(self.resize, width * self.resize // short), max(self.resize, height * self.resize // short)
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels [..., 3, H, W] of 0..255 -> fp32 with the mean and spread that the weights want, on their device."""
+        pixels = pixels.float()
+        mean = pixels.new_tensor(self.mean).view(3, 1, 1) * 255
+        std = pixels.new_tensor(self.std).view(3, 1, 1) * 255
+        return (pixels - mean) / std
+
 
 @dataclass(frozen=True)
 class Templates:

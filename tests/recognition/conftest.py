@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ost.backbones.base import TextEmbeddings, frame_embeddings
+from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
 from ost.types import Preprocess, Templates
 
 SIZE, WIDTH = 16, 24
@@ -32,7 +32,7 @@ class FakeBackbone:
         self.projection = torch.randn(3 * SIZE * SIZE, WIDTH, generator=generator)
 
     def embed_frames(self, pixels):
-        return pixels.flatten(1) @ self.projection
+        return prepared(pixels, self.preprocess).flatten(1) @ self.projection
 
     def embed_clips(self, pixels):
         return frame_embeddings(self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]))

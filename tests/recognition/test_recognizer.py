@@ -15,7 +15,7 @@ from ost.recognition.prediction import Prediction, rank
 from ost.recognition.recognizer import Recognizer, Settings
 from ost.types import Preprocess, Scores
 from ost.video.decode import decode
-from ost.video.transform import normalise, resize, view_preprocess
+from ost.video.transform import resize, view_preprocess
 
 PACK = Pack(
     "mine",
@@ -78,7 +78,7 @@ def test_two_clips_of_ten_crops_have_the_mean_of_twenty_views_cut_by_torchvision
     frames = decode(video, frames=4, clips=2, preprocess=backbone.preprocess)
     pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), backbone.preprocess)
     assert pixels.shape == (8, 3, 20, 30)
-    clips = normalise(pixels, backbone.preprocess).unflatten(0, (2, 4))
+    clips = backbone.preprocess.normalised(pixels).unflatten(0, (2, 4))
     views = [view for clip in clips for view in v2.functional.ten_crop(clip, [16, 16])]
     head = model.head(PACK)
     logits = torch.cat([match(backbone.embed_clips(view[None]), head).logits for view in views])

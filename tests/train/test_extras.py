@@ -12,7 +12,6 @@ from ost.backbones.weights import Weights, read_weights, save_weights
 from ost.errors import UsageError, WeightsError
 from ost.train.learner import load_learner
 from ost.video.augment import NONE
-from ost.video.transform import normalise
 
 TEXTS = ["a red square", "the sea and something that is green, seen from above"]
 PROMPTS = {"tune": "prompts", "prompt_count": 3, "prompt_layers": 2}
@@ -84,7 +83,7 @@ def test_training_sees_what_recognition_sees(config, pack, make_chunk):
         chunk = make_chunk([0, 1])
         with torch.no_grad():
             raw = learner.embed_chunk(chunk)
-        found = learner.backbone.embed_clips(normalise(chunk.pixels, learner.backbone.preprocess))
+        found = learner.backbone.embed_clips(learner.backbone.preprocess.normalised(chunk.pixels))
         torch.testing.assert_close(found.values * found.norms[..., None], raw, atol=1e-5, rtol=1e-5)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import ost.recognition.store as store
 from ost.backbones.adapter import Adapter
-from ost.backbones.base import frame_embeddings
+from ost.backbones.base import frame_embeddings, prepared
 from ost.errors import VideoError
 from ost.recognition.match import adapted
 from ost.recognition.store import Views, stacked, stored_embeddings
@@ -38,7 +38,7 @@ class Towers:
 
     def embed_clips(self, pixels):
         self.seen += len(pixels)
-        raw = pixels.mean((-1, -2))
+        raw = prepared(pixels, self.preprocess).mean((-1, -2))
         found = frame_embeddings(raw)
         return replace(found, features=2 * raw) if self.features else found
 

@@ -86,7 +86,7 @@ def test_five_and_ten_crops_equal_torchvision_on_a_frame_resized_as_for_one_crop
     five, ten = (transform(frames, preprocess, crops) for crops in (5, 10))
     resized = module.resize(torch.from_numpy(pixels).permute(0, 3, 1, 2), preprocess)
     assert min(resized.shape[-2:]) == preprocess.resize
-    tower_input, size = module.normalise(resized, preprocess), [preprocess.size] * 2
+    tower_input, size = preprocess.normalised(resized), [preprocess.size] * 2
     even = all((side - preprocess.size) % 2 == 0 for side in resized.shape[-2:])
     for ours, theirs in (
         (five, v2.functional.five_crop(tower_input, size)),

@@ -50,16 +50,21 @@ class Backbone(Protocol):
         ...
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """fp32 [n, 3, size, size] -> fp32 [n, D], not normalised."""
+        """Pixels [n, 3, size, size], uint8 or fp32 that are normalised -> fp32 [n, D], not normalised."""
         ...
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """fp32 [V, T, 3, size, size] -> embeddings [V, T, D] of V clips."""
+        """Pixels [V, T, 3, size, size], uint8 or fp32 that are normalised -> embeddings [V, T, D] of V clips."""
         ...
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Prompts -> unit embeddings; loads the text tower if it is not there yet."""
         ...
+
+
+def prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Pixels as a tower takes them: uint8 are normalised, where they are by now; others are so already."""
+    return pixels if pixels.is_floating_point() else preprocess.normalised(pixels)
 
 
 def towers_hash(backbone: Backbone) -> str:

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
-from ost.backbones.base import TextEmbeddings, frame_embeddings
+from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
 from ost.backbones.catalog import CLIP_TEMPLATES
 from ost.backbones.extras import read_prompts, read_temporal, split_extras
 from ost.backbones.text import batches, fit_to_context
@@ -80,13 +80,13 @@ class ClipBackbone:
         self.temporal = self._placed(read_temporal(added, self.width, name), torch.float32)
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """fp32 [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
+        """Pixels [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
         with torch.inference_mode():
             parts = pixels.split(FRAMES_AT_ONCE.get(self.device.type, ON_A_GPU))
             return torch.cat([self.visual(self.moved(part)).float() for part in parts])
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """fp32 [V, T, 3, size, size] -> embeddings [V, T, D], looked at over time where weights do that."""
+        """Pixels [V, T, 3, size, size] -> embeddings [V, T, D], looked at over time where weights do that."""
         raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
         with torch.inference_mode():
             raw = self.over_time(raw)
@@ -104,7 +104,8 @@ class ClipBackbone:
 
     def moved(self, pixels: Tensor) -> Tensor:
         """Pixels on the device and in the dtype of the image tower."""
-        return pixels.to(self.device, self.dtype, non_blocking=True)
+        # uint8 travel as they are, a quarter of what fp32 are, and are normalised where they arrive.
+        return prepared(pixels.to(self.device, non_blocking=True), self.preprocess).to(self.dtype)
 
     def over_time(self, raw: Tensor) -> Tensor:
         """Raw embeddings [V, T, D] after the transformer over time, where the weights have one."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ost.backbones import minilm
 from ost.backbones.archive import read_archive
-from ost.backbones.base import TextEmbeddings, frame_embeddings
+from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
 from ost.backbones.catalog import LITE
 from ost.backbones.efficientnet import CLASSES, EfficientNetLite2
 from ost.backbones.minilm import WIDTH, MiniLM
@@ -62,12 +62,12 @@ class LiteBackbone:
 
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """fp32 [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
+        """Pixels [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
         return self._named(self._features(pixels))
 
     @torch.inference_mode()
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """fp32 [V, T, 3, 260, 260] -> embeddings [V, T, 384], features [V, T, 1280] from before the classifier."""
+        """Pixels [V, T, 3, 260, 260] -> embeddings [V, T, 384], features [V, T, 1280] from before the classifier."""
         features = self._features(pixels.flatten(0, 1))
         frames = frame_embeddings(self._named(features).unflatten(0, pixels.shape[:2]))
         return replace(frames, features=features.unflatten(0, pixels.shape[:2]))
@@ -77,7 +77,7 @@ class LiteBackbone:
 
     @torch.inference_mode()
     def _part(self, pixels: Tensor) -> Tensor:
-        return self._network.features(pixels)
+        return self._network.features(prepared(pixels, self.preprocess))
 
     def _named(self, features: Tensor) -> Tensor:
         """What the likeliest ImageNet classes are called, [n, 384]."""

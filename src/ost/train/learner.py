@@ -25,7 +25,6 @@ from ost.train.config import TrainConfig
 from ost.train.data import Chunk
 from ost.types import ClassHead, Descriptors, Kind
 from ost.video.augment import Augmentation, recolour
-from ost.video.transform import normalise
 
 # What starts from nothing learns at the full rate, what comes from the weights at `tower_lr` of it.
 NEW = ("prompts.", "temporal.", "lora.")
@@ -165,7 +164,7 @@ class Learner:
 
     def _pixels(self, clip: Tensor, colour: Any) -> Tensor:
         moved = clip.to(self.device, non_blocking=True)
-        return normalise(recolour(moved, colour, self.augmentation), self.backbone.preprocess)
+        return self.backbone.preprocess.normalised(recolour(moved, colour, self.augmentation))
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Raw embeddings [m, D] of tokens [m, L], fp32."""

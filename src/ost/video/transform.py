@@ -27,7 +27,12 @@ _CORNERS = tuple(_Place(down, right) for down in (0.0, 1.0) for right in (0.0, 1
 
 
 def transform(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
-    """Tower input, one view per clip and crop.
+    """Tower input, fp32 [V, T, 3, size, size]: the pixels of `view_pixels`, normalised."""
+    return preprocess.normalised(view_pixels(frames, preprocess, crops))
+
+
+def view_pixels(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
+    """The pixels of every view, one per clip and crop.
 
     One crop is the centre of the frame after `preprocess.resize`; three are spread along the long side of
     a frame whose short side was resized to `preprocess.size`. Five are the corners and the centre of the frame
@@ -41,22 +46,14 @@ def transform(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
         crops: 1, 3, 5 or 10.
 
     Returns:
-        fp32 [clips * crops, frames a clip, 3, size, size], normalised; views of one clip are adjacent.
+        uint8 [clips * crops, frames a clip, 3, size, size]; views of one clip are adjacent.
     """
     target = view_preprocess(preprocess, crops)
     pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), target)
     height, width = pixels.shape[-2:]
     views = torch.stack([_crop(pixels, target.size, place) for place in _places(crops, tall=height > width)])
-    views = normalise(views, target)
     views = views.unflatten(1, (frames.clips, -1)).transpose(0, 1)
-    return views.flatten(0, 1).contiguous()
-
-
-def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Pixels [..., 3, H, W] of 0..255 -> fp32 with the mean and spread that the weights want, on their device."""
-    mean = torch.tensor(preprocess.mean, device=pixels.device).view(3, 1, 1) * 255
-    std = torch.tensor(preprocess.std, device=pixels.device).view(3, 1, 1) * 255
-    return (pixels.float() - mean) / std
+    return views.flatten(0, 1).to(torch.uint8).contiguous()
 
 
 def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:
