@@ -36,7 +36,8 @@ from ost.descriptors.pack import Pack
 from ost.descriptors.shipped import shipped_pack
 from ost.evaluate.question import Question
 from ost.evaluate.run import answer
-from ost.recognition.embed import class_head, decode_views
+from ost.recognition.embed import class_head
+from ost.recognition.reader import decode_views
 from ost.recognition.recognizer import Settings
 from ost.runtime import cpu_has_fast_bf16
 from ost.types import BOTH, Preprocess

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 # An argument within a remedy, with the value it should have: {backbone=lite}, or {resume} for one without.
 _ARGUMENT = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
@@ -88,3 +90,18 @@ class TransportError(OstError, ValueError):
 def first_line(error: BaseException, most: int = 160) -> str:
     """What another library's error says, short enough for a sentence of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
+def internal_error(error: BaseException) -> str:
+    """What nobody foresaw, and the innermost line of this package on the way to it."""
+    home = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(home)] or frames[-1:]
+    where = [f"{_short(Path(frame.filename), home)}, line {frame.lineno}" for frame in own[-1:]]
+    what = " ".join(str(error).split())[:200]
+    place = f" ({where[0]})" if where else ""
+    return f"internal error, {type(error).__name__}: {what}{place}"
+
+
+def _short(file: Path, home: Path) -> str:
+    return file.relative_to(home).as_posix() if file.is_relative_to(home) else file.name

@@ -191,19 +191,19 @@ def test_what_nobody_foresaw_is_one_sentence_with_its_place_and_exit_code_3(capf
     assert "--debug" in err and "Reporting a bug" in err and err.count("\n") == 1
 
 
-def test_an_internal_error_names_the_video_and_the_line(ost_command, bikes, monkeypatch):
+def test_an_internal_error_of_one_video_is_its_failure_with_its_place(ost_command, bikes, monkeypatch):
     def broken(*_, **__):
         raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
 
     monkeypatch.setattr("ost.video.container._address", broken)
     arguments = ("recognize", bikes, *A, "--backbone", "lite", "--frames", 2)
     code, out, err = ost_command(*arguments)
-    assert (code, out) == (3, "")
-    assert "(video/container.py, line " in err.splitlines()[-1]
-    assert str(bikes) in err.splitlines()[-1]
+    assert (code, out) == (1, "")
+    fault = "internal error, TypeError: open() got an unexpected keyword argument 'metadata_errors'"
+    assert f"{bikes}: {fault} (video/container.py, line " in err.splitlines()[-1]
     assert "Traceback" not in err
     code, _, err = ost_command(*arguments, "--debug")
-    assert code == 3
+    assert code == 1
     assert "Traceback" in err and "in broken" in err
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ost.backbones.base import prepared
 from ost.backbones.minilm import MiniLM
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
@@ -99,7 +100,7 @@ class ColourBackbone:
 
     def embed_frames(self, pixels):
         self.frames_seen += len(pixels)
-        return pixels.mean((2, 3))
+        return prepared(pixels, self.preprocess).mean((2, 3))
 
     def embed_clips(self, pixels):
         from ost.backbones.base import frame_embeddings

@@ -9,8 +9,10 @@ import torch
 
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import VideoError
-from ost.recognition.embed import class_head, embed_frames
+from ost.recognition.embed import class_head
 from ost.recognition.match import BOTH, match
+from ost.recognition.reader import read_videos
+from ost.recognition.settings import Views
 from ost.types import Frames, Templates
 from ost.video.transform import transform
 
@@ -22,6 +24,13 @@ PACK = Pack(
         PackClass("nothing known"),
     ),
 )
+
+
+def embed_frames(backbone, frames, crops=1):
+    (found,) = read_videos(backbone, [frames], Views(len(frames.times) // frames.clips, frames.clips, crops))
+    if isinstance(found, VideoError):
+        raise found
+    return found.embeddings
 
 
 def some_frames(clips=1, length=5, seed=0):

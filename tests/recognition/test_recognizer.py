@@ -9,10 +9,11 @@ from torchvision.transforms import v2
 
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import PackError, UsageError, VideoError
-from ost.recognition.embed import embed_frames
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
+from ost.recognition.reader import read_videos
 from ost.recognition.recognizer import Recognizer, Settings
+from ost.recognition.settings import Views
 from ost.types import Preprocess, Scores
 from ost.video.decode import decode
 from ost.video.transform import resize, view_preprocess
@@ -26,6 +27,13 @@ PACK = Pack(
     ),
 )
 SETTINGS = Settings(frames=4)
+
+
+def embed_frames(backbone, frames, crops=1):
+    (found,) = read_videos(backbone, [frames], Views(len(frames.times) // frames.clips, frames.clips, crops))
+    if isinstance(found, VideoError):
+        raise found
+    return found.embeddings
 
 
 @pytest.fixture

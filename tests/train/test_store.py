@@ -17,6 +17,7 @@ import ost.recognition.store as store
 from ost.backbones.adapter import Adapter
 from ost.backbones.base import frame_embeddings, prepared
 from ost.errors import VideoError
+from ost.recognition import reader
 from ost.recognition.match import adapted
 from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.types import FrameEmbeddings
@@ -86,7 +87,7 @@ def test_a_second_pass_decodes_nothing_and_gives_the_same_to_the_bit(towers, vid
     towers.features = features
     first = embed_all(towers, videos)
     assert towers.seen == 2
-    monkeypatch.setattr(store, "decode_views", None)
+    monkeypatch.setattr(reader, "decode_views", None)
     second = embed_all(towers, videos)
     assert towers.seen == 2
     assert all(equal(a, b) for a, b in zip(first, second, strict=True))
@@ -173,7 +174,7 @@ def test_failures_are_given_in_their_place_and_not_stored(towers, videos, tmp_pa
 
 def test_embeddings_that_are_not_finite_are_a_failure_and_not_stored(towers, videos, tmp_path):
     look = towers.embed_clips
-    towers.embed_clips = lambda pixels: look(pixels * math.nan)
+    towers.embed_clips = lambda pixels: look(pixels.float() * math.nan)
     (result,) = embed_all(towers, videos[:1])
     assert isinstance(result, VideoError)
     assert not (tmp_path / "cache" / "embeddings").exists()
@@ -205,7 +206,7 @@ def test_a_pass_that_is_broken_off_leaves_what_it_embedded(towers, videos):
 
 @pytest.mark.parametrize("decoders", [1, 3, 16])
 def test_results_keep_their_order_whatever_is_decoded_ahead(towers, videos, monkeypatch, decoders):
-    monkeypatch.setattr(store, "_decoders", lambda backbone: decoders)
+    monkeypatch.setattr(reader, "_decoders", lambda backbone: decoders)
     paths = [videos[i % 2] for i in range(7)]
     found = embed_all(towers, [*paths, "gone.mkv"])
     assert isinstance(found.pop(), VideoError)

@@ -11,15 +11,14 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 from typer.models import OptionInfo
 
 from ost.activity import activity
-from ost.cli.terminal import status_line, undisturbed
-from ost.errors import OstError
+from ost.cli.terminal import DEBUGGING, status_line, undisturbed
+from ost.errors import OstError, internal_error
 
 WRONG_USE, INTERNAL = 2, 3
 NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -82,6 +81,7 @@ def guarded(options: Mapping[str, str], debug: bool = False) -> Generator[None]:
         option = options.get(argument)
         return option if option is None or value in (None, "True") else f"{option} {value}"
 
+    DEBUGGING.set(debug)
     try:
         with status_line():
             yield
@@ -111,19 +111,8 @@ def _end(sentence: str, code: int, debug: bool) -> None:
 
 def _internal(error: Exception, debug: bool) -> str:
     """One sentence on an error that nobody foresaw: what, in which file, and what to do."""
-    what = " ".join(str(error).split())[:200]
-    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
     how = "report it with this traceback" if debug else "run it again with --debug and report the traceback"
-    return f"internal error, {type(error).__name__}: {what} ({_place(error)}{notes}); {how}, {REPORT}"
-
-
-def _place(error: Exception) -> str:
-    """The innermost line of this package on the way to an error."""
-    home = Path(__file__).parents[1]
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(home)] or frames[-1:]
-    place = Path(own[-1].filename)
-    return f"{place.relative_to(home) if place.is_relative_to(home) else place.name}, line {own[-1].lineno}"
+    return f"{internal_error(error)}; {how}, {REPORT}"
 
 
 def load_torch() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
+from ost.cli.terminal import DEBUGGING
 from ost.types import BOTH
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def show_failures(
     shown = failures if place is None else failures[:FAILURES_SHOWN]
     for failure in shown:
         console.print(Text(f"  {failure}"))
+        if failure.__cause__ is not None and DEBUGGING.get():
+            console.print(Text("".join(traceback.format_exception(failure.__cause__))))
     if len(shown) < len(failures):
         console.print(Text(f"  and {len(failures) - len(shown):,} more; all of them are in {place}"))
 

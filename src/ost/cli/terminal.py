@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from threading import RLock, Timer
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.spinner import Spinner
     from rich.table import Table
 
+DEBUGGING = ContextVar("debugging", default=False)  # whether tracebacks are shown
 PIPED = 200
 DELAY = 0.5  # seconds until something counts as long
 REFRESHED = 8  # times a second

@@ -28,6 +28,7 @@ from ost.evaluate.run import Answer
 from ost.evaluate.saved import record
 from ost.evaluate.table import table_of
 from ost.files import printable, write_text
+from ost.recognition.reader import Reading, decode_views
 from ost.recognition.recognizer import Recognizer
 from ost.recognition.report import Panel, Picture, central_pictures, page_environment, panel_of, style_of
 from ost.recognition.store import stored_embeddings
@@ -184,9 +185,10 @@ def _shown(measured: Measured, outcome: Outcome) -> list[Shown]:
         if isinstance(kept, VideoError):
             continue
         try:
-            prediction = recognizer.recognize(example.path, pack, embeddings=kept)
+            frames = decode_views(example.path, measured.backbone.preprocess, settings.views)
         except VideoError:
             continue
+        prediction = recognizer.predict(Reading(example.path, kept, frames), pack)
         wrong, what = (
             (example.baseline, "what the baseline says")
             if outcome == "win"

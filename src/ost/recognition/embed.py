@@ -1,4 +1,4 @@
-"""Videos -> frames -> frame embeddings; pack -> class head, encoded once per weights and prompts and kept on disk."""
+"""Pack -> class head: encoded once per weights and prompts, and kept on disk."""
 
 from __future__ import annotations
 
@@ -16,59 +16,13 @@ from ost.activity import activity
 from ost.backbones.base import Backbone, TextEmbeddings, towers_hash
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
-from ost.errors import OstError, VideoError
 from ost.files import atomic, cache_folder, text_hash
-from ost.recognition.settings import Views
-from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Kind, Preprocess
-from ost.video.decode import decode
-from ost.video.transform import transform, view_preprocess
+from ost.types import ClassHead, Descriptors, Kind
 
 Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
 
 TEXTS_A_STEP = 256
 LAYOUT = "2"  # of the files in the cache; a new number leaves old ones unread
-
-
-def decode_views(path: str | Path, preprocess: Preprocess, views: Views) -> Frames:
-    """The frames of a video's views, scaled as the weights want them.
-
-    Raises:
-        VideoError: the video cannot be used.
-    """
-    try:
-        return decode(
-            path,
-            frames=views.frames,
-            clips=views.clips,
-            sampling=views.sampling,
-            preprocess=view_preprocess(preprocess, views.crops),
-            min_decoded=views.min_decoded,
-        )
-    except Exception as error:
-        if not isinstance(error, OstError):
-            error.add_note(f"decoding {path}")
-        raise
-
-
-def embed_frames(backbone: Backbone, frames: Frames, crops: int = 1) -> FrameEmbeddings:
-    """Embeddings [V, T, D] of one video: its views take the place of the batch.
-
-    Raises:
-        VideoError: an embedding is not finite.
-    """
-    return embed_pixels(backbone, transform(frames, backbone.preprocess, crops), frames.path)
-
-
-def embed_pixels(backbone: Backbone, pixels: Tensor, path: str) -> FrameEmbeddings:
-    """Embeddings [V, T, D] of the transformed views [V, T, 3, size, size] of the video of that path.
-
-    Raises:
-        VideoError: an embedding is not finite.
-    """
-    embeddings = backbone.embed_clips(pixels)
-    if not bool(torch.isfinite(embeddings.norms).all()):
-        raise VideoError(path, "the image tower gives numbers that are not finite for it; try towers in fp32")
-    return embeddings
 
 
 def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: bool = True) -> ClassHead:

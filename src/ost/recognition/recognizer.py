@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ost.activity import activity
 from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import VideoError
-from ost.recognition.embed import class_head, decode_views, embed_frames
+from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
+from ost.recognition.reader import Reading, Source, read_videos
 from ost.recognition.settings import Settings
-from ost.types import ClassHead, FrameEmbeddings, Frames, Kind, Seconds
+from ost.types import ClassHead, Kind, Seconds
 from ost.video.transform import view_preprocess
 
 
@@ -40,55 +39,38 @@ class Recognizer:
     def __repr__(self) -> str:
         return f"Recognizer({self.backbone.name!r}, {self.settings})"
 
-    def recognize(
-        self,
-        video: str | Path | Frames,
-        classes: Spec,
-        *,
-        embeddings: FrameEmbeddings | None = None,
-        **settings: Any,
-    ) -> Prediction:
+    def recognize(self, video: Source, classes: Spec, **settings: Any) -> Prediction:
         """Which of the classes one video shows.
 
         Args:
             video: a video file, a folder of frame images, or frames that were decoded with these settings.
             classes: a pack, class names, a file, or the name of a shipped pack.
-            embeddings: of this video with these settings, where they are known already: the towers are left alone.
             settings: any of `Settings`, for this call.
 
         Raises:
             VideoError: the video cannot be used.
             PackError: the classes cannot be used.
         """
-        wanted = replace(self.settings, **settings)
-        if isinstance(video, Frames):
-            frames = video
-        else:
-            with activity("decoding"):
-                frames = self._decode(video, wanted)
-        return self._judge(frames, resolve(classes), wanted, embeddings)
+        with closing(self.recognize_all([video], classes, **settings)) as results:
+            found = next(results)
+        if isinstance(found, VideoError):
+            raise found
+        return found
 
     def recognize_all(
-        self, videos: Sequence[str | Path], classes: Spec, **settings: Any
-    ) -> Iterator[Prediction | VideoError]:
+        self, videos: Iterable[Source], classes: Spec, **settings: Any
+    ) -> Generator[Prediction | VideoError]:
         """Predictions in the order of the videos; one that fails gives its `VideoError` and stops nothing.
 
-        The next video is decoded while the towers look at this one.
+        The next videos are decoded while the towers look at this one; they are taken as they are needed.
         """
         wanted = replace(self.settings, **settings)
         view_preprocess(self.backbone.preprocess, wanted.crops)  # refuses before all texts are embedded
         pack = resolve(classes)
         self.head(pack, wanted)
-        with ThreadPoolExecutor(1, "decode") as pool:
-            coming: Future[Frames] | None = None
-            for i, video in enumerate(videos):
-                current = coming or pool.submit(self._decode, video, wanted)
-                after = videos[i + 1] if i + 1 < len(videos) else None
-                coming = pool.submit(self._decode, after, wanted) if after is not None else None
-                try:
-                    yield self._judge(current.result(), pack, wanted)
-                except VideoError as error:
-                    yield error
+        with closing(read_videos(self.backbone, videos, wanted.views)) as readings:
+            for reading in readings:
+                yield reading if isinstance(reading, VideoError) else self.predict(reading, pack, wanted)
 
     def head(self, pack: Pack, settings: Settings | None = None) -> ClassHead:
         """The class head of a pack, made at most once."""
@@ -98,18 +80,13 @@ class Recognizer:
             self._heads[key] = class_head(self.backbone, pack, kinds, cache=self.cache)
         return self._heads[key]
 
-    def _decode(self, video: str | Path, settings: Settings) -> Frames:
-        return decode_views(video, self.backbone.preprocess, settings.views)
-
-    def _judge(
-        self, frames: Frames, pack: Pack, settings: Settings, embeddings: FrameEmbeddings | None = None
-    ) -> Prediction:
+    def predict(self, reading: Reading, pack: Pack, settings: Settings | None = None) -> Prediction:
+        """The prediction for a video that was read with these settings, and of which the frames are there."""
+        assert reading.frames is not None
+        wanted, frames, embeddings = settings or self.settings, reading.frames, reading.embeddings
+        head = self.head(pack, wanted)
         started = time.perf_counter()
-        head = self.head(pack, settings)
-        with activity(f"looking at {len(frames.times)} frames"):
-            embeddings = embeddings or embed_frames(self.backbone, frames, settings.crops)
-        embedded = time.perf_counter()
-        scores = match(embeddings, head, method=settings.method, kinds=settings.kinds, eps=settings.eps)
+        scores = match(embeddings, head, method=wanted.method, kinds=wanted.kinds, eps=wanted.eps)
         classes = rank(scores)
         return Prediction(
             path=frames.path,
@@ -117,9 +94,9 @@ class Recognizer:
             backbone=self.backbone.name,
             weights_hash=self.backbone.weights_hash,
             pack_hash=pack.hash,
-            method=settings.method,
-            eps=settings.eps,
-            seconds=Seconds(frames.seconds, embedded - started, time.perf_counter() - embedded),
+            method=wanted.method,
+            eps=wanted.eps,
+            seconds=Seconds(frames.seconds, reading.seconds, time.perf_counter() - started),
             notices=(*frames.notices, *pack.notices, *dict.fromkeys(self.backbone.notices)),
             frames=frames,
             embeddings=embeddings,

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import uuid
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,68 +23,32 @@ from ost.archives import within
 from ost.backbones.base import Backbone, towers_hash
 from ost.errors import VideoError
 from ost.files import atomic, cache_folder, text_hash
-from ost.recognition.embed import decode_views, embed_pixels
+from ost.recognition.reader import read_videos
 from ost.recognition.settings import Views
 from ost.types import FrameEmbeddings
 from ost.video.folder import frame_images
-from ost.video.transform import transform
 
 LAYOUT = "2"
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
-MOST_DECODERS = 16
-
-
-class _Fetched(NamedTuple):
-    """What is there of a video: its embeddings if they are kept, else its views, or why there are none."""
-
-    identity: str | None
-    found: FrameEmbeddings | Tensor | VideoError
 
 
 def stored_embeddings(
-    backbone: Backbone, paths: Sequence[str | Path], views: Views
+    backbone: Backbone, paths: Iterable[str | Path], views: Views
 ) -> Generator[FrameEmbeddings | VideoError]:
-    """Embeddings [V, T, D] of the views of each video, from the store where it has them.
-
-    The next clips are decoded while the towers look at this one.
+    """Embed the views of each video, reading cached embeddings where present.
 
     Args:
         backbone: whose embeddings, with features where it has such.
         paths: the videos, each a file or a folder of frame images.
         views: what to look at.
     """
-    store = _Store(backbone, views)
-
-    def fetch(path: str | Path) -> _Fetched:
-        identity = _identity(Path(path))
-        if kept := store.get(identity):
-            return _Fetched(identity, kept)
-        try:
-            frames = decode_views(path, backbone.preprocess, views)
-            return _Fetched(identity, transform(frames, backbone.preprocess, views.crops))
-        except VideoError as error:
-            return _Fetched(identity, error)
-
-    ahead = _decoders(backbone)
-    with contextlib.closing(store), ThreadPoolExecutor(ahead, "decode") as pool:
-        coming = deque(pool.submit(fetch, path) for path in paths[:ahead])
-        for i, path in enumerate(paths):
-            identity, found = coming.popleft().result()
-            coming += [pool.submit(fetch, after) for after in paths[i + ahead : i + ahead + 1]]
-            if isinstance(found, Tensor):
-                try:
-                    found = embed_pixels(backbone, found, str(path))
-                    store.put(identity, found)
-                except VideoError as error:
-                    found = error
-            yield found
-
-
-def _decoders(backbone: Backbone) -> int:
-    """How many clips to decode at once: all that the cores can, unless the towers want them."""
-    on_cpu = torch.device(getattr(backbone, "device", "cpu")).type == "cpu"
-    return 1 if on_cpu else min(MOST_DECODERS, os.cpu_count() or 1)
+    with (
+        contextlib.closing(Store(backbone, views)) as store,
+        contextlib.closing(read_videos(backbone, paths, views, kept=store)) as readings,
+    ):
+        for reading in readings:
+            yield reading if isinstance(reading, VideoError) else reading.embeddings
 
 
 def stacked(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
@@ -113,7 +74,7 @@ def _features(part: FrameEmbeddings) -> Tensor:
     return part.features
 
 
-class _Store:
+class Store:
     """The shards of one pair of weights and views. What cannot be written is only embedded again next time."""
 
     def __init__(self, backbone: Backbone, views: Views) -> None:
@@ -126,6 +87,10 @@ class _Store:
         self._open = lru_cache(16)(_opened)  # clips come in the order in which they were kept
         for shard in sorted(self._folder.glob("*.safetensors")):
             self._where |= {identity: (shard, row) for row, identity in enumerate(_index(shard))}
+
+    def identity(self, path: str | Path) -> str | None:
+        """What a video is kept under: where it is, and its state; None where it cannot be told."""
+        return _identity(Path(path))
 
     def get(self, identity: str | None) -> FrameEmbeddings | None:
         """The embeddings of a file as it is now, on the backbone's device; None if they are not kept."""

@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,11 +33,16 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+T = TypeVar("T")
 Sampling = Literal["uniform", "keyframes"]
 Pick = Callable[[int], list[int]]
 SAMPLINGS = ("uniform", "keyframes")
 MIN_DECODED = 0.5
 SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: it is as fast, and always exact
+
+
+class Cancelled(Exception):
+    """A video was given up because nobody waits for it any more."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def decode(
     preprocess: Preprocess | None = None,
     min_decoded: float = MIN_DECODED,
     pick: Pick | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Frames:
     """The sampled frames of a video file, or of a folder of frame images; either may lie in a .tar archive.
 
@@ -81,9 +87,11 @@ def decode(
         preprocess: scale frames as these weights want them; None keeps the full size.
         min_decoded: share of the expected frames that must come out of the decoder, 0 to 1.
         pick: number of frames -> indices, instead of `test_indices`.
+        stop: asked at every packet whether to give up.
 
     Raises:
         VideoError: the file is missing, unreadable, not a video, or too little of it decodes.
+        Cancelled: `stop` said so.
         UsageError: a setting is out of range.
     """
     if sampling not in SAMPLINGS:
@@ -103,7 +111,7 @@ def decode(
 
         result = read_folder(place, chosen, preprocess, min_decoded)
     else:
-        reader = _Reader(name, member or place, preprocess, min_decoded)
+        reader = _Reader(name, member or place, preprocess, min_decoded, stop)
         result = reader.keyframes(frames, clips) if sampling == "keyframes" else reader.uniform(chosen)
     return replace(result, clips=clips, seconds=time.perf_counter() - started)
 
@@ -147,8 +155,14 @@ class _Reader:
     """One file and how its frames are wanted; opens the file anew for every pass."""
 
     def __init__(
-        self, name: str, place: Path | Member, preprocess: Preprocess | None, min_decoded: float
+        self,
+        name: str,
+        place: Path | Member,
+        preprocess: Preprocess | None,
+        min_decoded: float,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
+        self.stop = stop or (lambda: False)
         self.name = name
         self.place = place
         self.min_decoded = min_decoded
@@ -176,7 +190,10 @@ class _Reader:
         wanted = test_indices(1_000_000, frames, clips)
         with opened(self.name, self.place) as (container, stream):
             duration = _duration(container, stream)
-            pictures = [self._keyframe_at(container, stream, t * duration / 1e6) for t in wanted]
+            pictures = [
+                self._keyframe_at(container, stream, t * duration / 1e6)
+                for t in self._unless_stopped(iter(wanted))
+            ]
         seen = {i: picture for i, picture in enumerate(pictures) if picture is not None}
         distinct = len({picture.seconds for picture in seen.values()})
         if distinct < min(2, len(pictures)):
@@ -216,7 +233,7 @@ class _Reader:
         broken_off = False
         with opened(self.name, self.place) as (container, stream):
             try:
-                for packet in demuxed(container):
+                for packet in self._unless_stopped(demuxed(container)):
                     end = (packet.pts or 0) + (packet.duration or 0)
                     ends[packet.stream_index] = max(end, ends.get(packet.stream_index, 0))
                     if packet.stream_index == stream.index and packet.size and not packet.is_discard:
@@ -241,7 +258,9 @@ class _Reader:
         pts: list[int | None] = []
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
-            for count, frame in enumerate(good_frames(demuxed(container, stream)), start=1):
+            for count, frame in enumerate(
+                good_frames(self._unless_stopped(demuxed(container, stream))), start=1
+            ):
                 pts.append(frame.pts)
                 if count - 1 in keep:
                     kept[count - 1] = self.convert(frame)
@@ -260,12 +279,18 @@ class _Reader:
                 first = bisect_left(index.pts, keyframe)
                 if first > position:
                     frames = enumerate(_shown_from(container, stream, keyframe), start=first)
-                hit = next((frame for j, frame in frames if j == i), None)
+                hit = next((frame for j, frame in self._unless_stopped(frames) if j == i), None)
                 if hit is None or hit.pts != index.pts[i]:
                     return {}
                 position = i
                 found[i] = _Picture(self.convert(hit), times[i])
         return found
+
+    def _unless_stopped(self, steps: Iterator[T]) -> Iterator[T]:
+        for step in steps:
+            if self.stop():
+                raise Cancelled(self.name)
+            yield step
 
     def _judge(self, decoded: int, index: _Index) -> tuple[str, ...]:
         """Refuse a file of which too little decodes, and say so where a part is missing."""

@@ -1,0 +1,234 @@
+"""The one loop that reads many videos: in order, lazily, bounded, each failure for itself, ended at once."""
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ost.backbones.base import prepared
+from ost.errors import UsageError, VideoError
+from ost.recognition import reader
+from ost.recognition.reader import Reading, read_videos
+from ost.recognition.settings import Views
+from ost.types import Frames
+
+VIEWS = Views(4)
+
+
+@pytest.fixture
+def videos(make_video):
+    """Five videos of different pictures."""
+    return [make_video(f"v{i}", frames=6 + i) for i in range(5)]
+
+
+def paths_of(results):
+    return [result.path for result in results]
+
+
+def test_results_come_in_order_with_the_path_as_it_was_given(make_backbone, videos):
+    results = list(read_videos(make_backbone(), videos, VIEWS, decoders=3))
+    assert paths_of(results) == [str(video) for video in videos]
+    assert all(isinstance(result, Reading) for result in results)
+    assert {result.embeddings.values.shape for result in results} == {(1, 4, 24)}
+
+
+@pytest.mark.parametrize("decoders", [1, 2, 7])
+@pytest.mark.parametrize("batch_frames", [1, 8, 9, 1000])
+def test_who_decodes_and_who_shares_a_batch_changes_nothing(make_backbone, videos, decoders, batch_frames):
+    alone = [next(read_videos(make_backbone(), [video], VIEWS)) for video in videos]
+    together = read_videos(make_backbone(), videos, VIEWS, decoders=decoders, batch_frames=batch_frames)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(other.embeddings.values, one.embeddings.values, atol=1e-6, rtol=0)
+        assert other.frames.times == one.frames.times
+
+
+def test_videos_share_a_batch_until_it_is_full(make_backbone, videos):
+    backbone, seen = make_backbone(), []
+    embed = backbone.embed_clips
+    backbone.embed_clips = lambda pixels: seen.append(pixels.shape[0]) or embed(pixels)
+    list(read_videos(backbone, videos, VIEWS, batch_frames=8))
+    assert seen == [2, 2, 1]
+    seen.clear()
+    list(read_videos(backbone, videos, VIEWS))
+    assert seen == [1] * 5, "on a CPU each video alone, so that its bits do not depend on its company"
+
+
+def test_pixels_reach_the_towers_as_bytes(make_backbone, videos):
+    backbone, seen = make_backbone(), []
+    embed = backbone.embed_clips
+    backbone.embed_clips = lambda pixels: seen.append(pixels) or embed(pixels)
+    (result,) = read_videos(backbone, videos[:1], Views(4, clips=2, crops=3))
+    assert seen[0].dtype == torch.uint8 and seen[0].shape[:2] == (6, 4)
+    torch.testing.assert_close(
+        result.embeddings.values * result.embeddings.norms[..., None],
+        embed(prepared(seen[0], backbone.preprocess)).values * result.embeddings.norms[..., None],
+    )
+
+
+def test_an_endless_iterable_is_read_as_far_as_it_is_asked_for(make_backbone, videos):
+    taken = []
+
+    def endless():
+        for i in itertools.count():
+            taken.append(i)
+            yield videos[i % 5]
+
+    results = read_videos(make_backbone(), endless(), VIEWS, decoders=2)
+    assert len(list(itertools.islice(results, 6))) == 6
+    assert len(taken) <= 6 + 2 + 2
+    results.close()
+    assert len(taken) <= 6 + 2 + 2
+
+
+def test_no_videos_are_no_results(make_backbone):
+    assert list(read_videos(make_backbone(), iter(()), VIEWS)) == []
+
+
+def test_frames_that_were_decoded_already_are_taken(make_backbone, videos):
+    (whole,) = read_videos(make_backbone(), videos[:1], VIEWS)
+    assert isinstance(whole.frames, Frames)
+    (again,) = read_videos(make_backbone(), [whole.frames], VIEWS)
+    assert torch.equal(again.embeddings.values, whole.embeddings.values)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("odd"), MemoryError("much"), KeyError("gone"), RecursionError()]
+)
+def test_whatever_goes_wrong_in_decoding_is_that_videos_failure(make_backbone, videos, monkeypatch, error):
+    decode = reader.decode_views
+
+    def sometimes(path, *rest):
+        if path == videos[2]:
+            raise error
+        return decode(path, *rest)
+
+    monkeypatch.setattr(reader, "decode_views", sometimes)
+    results = list(read_videos(make_backbone(), [*videos, Path("gone.mp4")], VIEWS, decoders=2))
+    failures = {result.path: result for result in results if isinstance(result, VideoError)}
+    assert list(failures) == [str(videos[2]), "gone.mp4"]
+    odd = failures[str(videos[2])]
+    assert odd.__cause__ is error and f"internal error, {type(error).__name__}: " in odd.cause
+    assert failures["gone.mp4"].cause == "there is no such file"
+
+
+def test_a_video_that_the_towers_cannot_bear_fails_alone_in_its_batch(make_backbone, videos):
+    backbone = make_backbone()
+    embed = backbone.embed_clips
+    black = Frames(np.zeros((4, 16, 16, 3), np.uint8), (0.0,) * 4, "black.mp4")
+
+    def picky(pixels):
+        if not pixels.flatten(1).any(1).all():
+            raise RuntimeError("cannot bear it")
+        return embed(pixels)
+
+    backbone.embed_clips = picky
+    results = list(read_videos(backbone, [*videos[:3], black, videos[4]], VIEWS, batch_frames=1000))
+    assert [isinstance(result, VideoError) for result in results] == [False, False, False, True, False]
+    assert "internal error, RuntimeError: cannot bear it" in results[3].cause
+
+
+def test_memory_that_runs_out_halves_the_batch_and_loses_no_video(make_backbone, videos):
+    backbone, seen = make_backbone(), []
+    embed = backbone.embed_clips
+
+    def small(pixels):
+        if len(pixels) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        seen.append(len(pixels))
+        return embed(pixels)
+
+    backbone.embed_clips = small
+    results = list(read_videos(backbone, videos * 2, VIEWS, batch_frames=16))
+    assert len(results) == 10 and not any(isinstance(result, VideoError) for result in results)
+    assert seen == [2] * 5, "after the first time the batches are of the size that fits"
+
+
+def test_wrong_settings_are_wrong_use_and_no_failure_of_videos(make_backbone, videos):
+    with pytest.raises(UsageError):
+        next(read_videos(make_backbone(), videos, Views(4, crops=4)))
+    with pytest.raises(UsageError):
+        next(read_videos(make_backbone(), videos, Views(4, sampling="odd")))
+
+
+def test_an_iterable_that_fails_is_the_callers_error(make_backbone, videos):
+    def failing():
+        yield videos[0]
+        raise ZeroDivisionError
+
+    results = read_videos(make_backbone(), failing(), VIEWS)
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+
+
+def test_closing_ends_the_decoders_at_their_next_packet(make_backbone, videos, monkeypatch):
+    from ost.video import decode as module
+
+    entered, left = threading.Event(), threading.Event()
+    demuxed, decode_views = module.demuxed, reader.decode_views
+
+    def endless(*arguments):
+        return itertools.chain.from_iterable(itertools.repeat(list(demuxed(*arguments))))
+
+    def watched(*arguments):
+        entered.set()
+        try:
+            return decode_views(*arguments)
+        finally:
+            left.set()
+
+    results = read_videos(make_backbone(), itertools.cycle(videos), VIEWS, decoders=2)
+    next(results)
+    monkeypatch.setattr(module, "demuxed", endless)
+    monkeypatch.setattr(reader, "decode_views", watched)
+    while not entered.wait(0.2):  # what was decoded before
+        next(results)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 1.0
+    assert left.wait(5), "the decoder has given up a file without an end"
+
+
+def test_ctrl_c_in_the_midst_of_a_long_film_ends_within_a_second(tmp_path, bikes):
+    code = f"""
+import itertools, signal, sys, threading, time, os
+from ost.video import decode as module
+demuxed = module.demuxed
+module.demuxed = lambda *a: itertools.chain.from_iterable(itertools.repeat(list(demuxed(*a))))
+import ost
+model = ost.load("lite")
+model.head(ost.pack(["a", "b"]))
+def ask():
+    time.sleep(1.0)
+    print(time.time(), flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=ask, daemon=True).start()
+try:
+    model.recognize({str(bikes)!r}, ["a", "b"], frames=2)
+except KeyboardInterrupt:
+    pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert time.time() - float(done.stdout) < 2.5, "with the end of the interpreter"
+
+
+def test_one_place_decodes_many_videos():
+    """Whoever reads many videos reads them here; training decodes augmented clips in processes of its own."""
+    home = Path(reader.__file__).parents[1]
+    sources = {
+        file.relative_to(home).as_posix(): file.read_text(encoding="utf-8") for file in home.rglob("*.py")
+    }
+
+    def using(word):
+        return {name for name, text in sources.items() if word in text}
+
+    assert using("decode_views(") == {"recognition/reader.py", "evaluate/page.py"}  # the page: a few examples
+    assert using(" decode(") == {"recognition/reader.py", "video/decode.py", "train/data.py"}
+    assert using('"decode")') == {"recognition/reader.py", "cli/demo.py"}, "pools of threads that decode"
