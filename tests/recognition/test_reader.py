@@ -56,7 +56,7 @@ def test_videos_share_a_batch_until_it_is_full(make_backbone, videos):
     assert seen == [2, 2, 1]
     seen.clear()
     list(read_videos(backbone, videos, VIEWS))
-    assert seen == [1] * 5, "on a CPU each video alone, so that its bits do not depend on its company"
+    assert seen == [1] * 5, "on a CPU each video alone"
 
 
 def test_pixels_reach_the_towers_as_bytes(make_backbone, videos):
@@ -232,3 +232,14 @@ def test_one_place_decodes_many_videos():
     assert using("decode_views(") == {"recognition/reader.py", "evaluate/page.py"}  # the page: a few examples
     assert using(" decode(") == {"recognition/reader.py", "video/decode.py", "train/data.py"}
     assert using('"decode")') == {"recognition/reader.py", "cli/demo.py"}, "pools of threads that decode"
+
+
+def test_a_video_has_the_same_bits_in_any_company(tiny, videos):
+    from ost.backbones.load import load_backbone
+
+    for backbone in (load_backbone(weights=tiny, dtype="fp32"), load_backbone("lite")):
+        alone = [next(read_videos(backbone, [video], Views(3))) for video in videos]
+        together = list(read_videos(backbone, videos, Views(3), batch_frames=1000))
+        for one, other in zip(alone, together, strict=True):
+            assert torch.equal(one.embeddings.values, other.embeddings.values)
+            assert torch.equal(one.embeddings.features, other.embeddings.features)

@@ -87,7 +87,10 @@ class ClipBackbone:
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
         """Pixels [V, T, 3, size, size] -> embeddings [V, T, D], looked at over time where weights do that."""
-        raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        if self.device.type == "cpu":  # no part crosses clips: each has the same bits in any company
+            raw = torch.stack([self.embed_frames(clip) for clip in pixels])
+        else:
+            raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
         with torch.inference_mode():
             raw = self.over_time(raw)
             return replace(frame_embeddings(raw), features=raw)

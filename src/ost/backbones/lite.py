@@ -63,17 +63,20 @@ class LiteBackbone:
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
-        return self._named(self._features(pixels))
+        return self._named(self._features([pixels]))
 
     @torch.inference_mode()
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
         """Pixels [V, T, 3, 260, 260] -> embeddings [V, T, 384], features [V, T, 1280] from before the classifier."""
-        features = self._features(pixels.flatten(0, 1))
-        frames = frame_embeddings(self._named(features).unflatten(0, pixels.shape[:2]))
-        return replace(frames, features=features.unflatten(0, pixels.shape[:2]))
+        features = self._features(pixels).unflatten(0, pixels.shape[:2])
+        named = torch.stack([self._named(clip) for clip in features])
+        return replace(frame_embeddings(named), features=features)
 
-    def _features(self, pixels: Tensor) -> Tensor:
-        return torch.cat(self._share(self._part, pixels.split(FRAMES_AT_ONCE)))
+    def _features(self, clips: Iterable[Tensor]) -> Tensor:
+        """Features of the frames of all clips; no part crosses them: a clip has the same bits in any company."""
+        return torch.cat(
+            self._share(self._part, [part for clip in clips for part in clip.split(FRAMES_AT_ONCE)])
+        )
 
     @torch.inference_mode()
     def _part(self, pixels: Tensor) -> Tensor:

@@ -30,8 +30,7 @@ from ost.video.transform import view_pixels, view_preprocess
 
 MOST_DECODERS = 16
 AHEAD_BYTES = 1 << 30  # of pixels that wait for the towers; one video more may be on its way in each decoder
-# A CPU gains nothing from more than one video at a time, and each video alone has the same bits in any company.
-BATCH_FRAMES = {"cpu": 1}
+BATCH_FRAMES = {"cpu": 1}  # one video: more gain nothing there, and answers would come later
 BATCH_FRAMES_ON_A_GPU = 1024
 
 
