@@ -167,7 +167,8 @@ def _check(config: EvaluateConfig) -> None:
 
 def _scored(task: Task, run: Path, scores: Path | None) -> bool:
     """Score, show and save; whether a video was lost."""
-    from ost.evaluate.saved import save_run, save_scores
+    from ost.evaluate.page import save_page
+    from ost.evaluate.saved import PAGE, save_run, save_scores
     from ost.runtime import join_ranks
 
     with join_ranks(task.config.device, RANKS_MEET_WITHIN) as (ranks, device):
@@ -176,11 +177,13 @@ def _scored(task: Task, run: Path, scores: Path | None) -> bool:
         if ranks.first:
             place = run / MISSING if measured.scored else None  # nothing scored is nothing saved
             show_failures(stderr(), lost, measured.scored + len(lost), place)
-            show_measured(stdout(), measured)
+            # Saved before it is shown: a reader may close the pipe as soon as he has seen the number.
             save_run(run, measured)
-            _write_page(run, measured)
+            save_page(run / PAGE, measured)
             if scores is not None:
                 save_scores(scores, measured)
+            show_measured(stdout(), measured)
+            stdout().print(f"saved: {run}, page: {run / PAGE}", markup=False)
         ranks.wait()
     return bool(lost)
 
@@ -204,14 +207,6 @@ def _measure(task: Task, ranks: Ranks, device: str) -> Measured:
     if ranks.first:
         show_notices(stderr(), [*task.notices, *backbone.notices])
     return measured
-
-
-def _write_page(run: Path, measured: Measured) -> None:
-    from ost.evaluate.page import save_page
-    from ost.evaluate.saved import PAGE
-
-    save_page(run / PAGE, measured)
-    stdout().print(f"saved: {run}, page: {run / PAGE}", markup=False)
 
 
 def _again(runs: list[Path], output: Path | None, scores: Path | None) -> None:
