@@ -286,11 +286,24 @@ def test_a_run_is_saved_though_its_reader_closes_the_pipe(root, tiny, tmp_path):
     import subprocess
     import sys
 
-    arguments = ("evaluate", "own", "--videos", root, "--weights", tiny, "--frames", 2, "-o", tmp_path / "run")
+    arguments = (
+        "evaluate",
+        "own",
+        "--videos",
+        root,
+        "--weights",
+        tiny,
+        "--frames",
+        2,
+        "-o",
+        tmp_path / "run",
+    )
     command = [sys.executable, "-c", "from ost.cli import main; main()", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.read(1)
         process.stdout.close()
         err = process.stderr.read()
         assert process.wait(timeout=120) == 0, err
-    assert {"run.json", "scores.parquet", "index.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"run.json", "scores.parquet", "index.html"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }

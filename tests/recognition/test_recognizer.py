@@ -284,3 +284,8 @@ def test_notices_of_the_pack_and_the_towers_are_passed_on_once(model, make_video
         notices = model.recognize(video, names).notices
         assert sum("in no shipped pack" in notice for notice in notices) == 1
         assert notices.count("a text was cut") == 1
+
+
+def test_one_path_in_the_place_of_many_is_wrong_use(model):
+    with pytest.raises(UsageError, match="is one video; give a list"):
+        next(model.recognize_all("clip.mp4", PACK))

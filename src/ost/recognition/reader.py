@@ -212,9 +212,8 @@ class _Reader:
         """Embed decoded videos together, or each alone where together they fail."""
         started = time.perf_counter()
         try:
-            found = self._through_towers(
-                torch.cat([unit.pixels for unit in units if unit.pixels is not None])
-            )
+            parts = [unit.pixels for unit in units if unit.pixels is not None]
+            found = self._through_towers(parts[0] if len(parts) == 1 else torch.cat(parts))
         except UsageError:  # of the settings, and so of every video
             raise
         except Exception as error:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
-from ost.errors import VideoError
+from ost.errors import UsageError, VideoError
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
@@ -64,6 +65,8 @@ class Recognizer:
 
         The next videos are decoded while the towers look at this one; they are taken as they are needed.
         """
+        if isinstance(videos, str | Path):
+            raise UsageError(f"{videos}: is one video; give a list of videos, or use recognize")
         wanted = replace(self.settings, **settings)
         view_preprocess(self.backbone.preprocess, wanted.crops)  # refuses before all texts are embedded
         pack = resolve(classes)

@@ -51,9 +51,12 @@ def view_pixels(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tenso
     target = view_preprocess(preprocess, crops)
     pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), target)
     height, width = pixels.shape[-2:]
-    views = torch.stack([_crop(pixels, target.size, place) for place in _places(crops, tall=height > width)])
-    views = views.unflatten(1, (frames.clips, -1)).transpose(0, 1)
-    return views.flatten(0, 1).to(torch.uint8).contiguous()
+    length = len(pixels) // frames.clips
+    # Filled in place: views of one clip are adjacent, and ten crops of four clips are not held twice.
+    views = torch.empty(frames.clips, crops, length, 3, target.size, target.size, dtype=torch.uint8)
+    for c, place in enumerate(_places(crops, tall=height > width)):
+        views[:, c] = _crop(pixels, target.size, place).unflatten(0, (frames.clips, length))
+    return views.flatten(0, 1)
 
 
 def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:
