@@ -279,7 +279,7 @@ def failure(path: str, error: Exception) -> VideoError:
     return found
 
 
-def some_clips(frames: FrameEmbeddings, chosen: slice) -> FrameEmbeddings:
+def some_clips(frames: FrameEmbeddings, chosen: slice | list[int]) -> FrameEmbeddings:
     """Some clips of a batch."""
     mask = None if frames.mask is None else frames.mask[chosen]
     features = None if frames.features is None else frames.features[chosen]

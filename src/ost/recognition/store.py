@@ -11,7 +11,6 @@ import json
 import time
 import uuid
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,13 +59,6 @@ def stacked(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
         torch.cat([part.norms for part in parts]),
         features=features,
     )
-
-
-def rows(frames: FrameEmbeddings, chosen: Sequence[int]) -> FrameEmbeddings:
-    """Some clips of a batch."""
-    index = list(chosen)
-    features = None if frames.features is None else frames.features[index]
-    return replace(frames, values=frames.values[index], norms=frames.norms[index], features=features)
 
 
 def _features(part: FrameEmbeddings) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 from ost.backbones.adapter import Adapter
 from ost.backbones.base import Backbone
 from ost.recognition.match import match
-from ost.recognition.store import rows
+from ost.recognition.reader import some_clips
 from ost.train.config import TrainConfig
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Kind, LearnedClasses
 
@@ -221,4 +221,4 @@ def accuracy(adapter: Adapter, head: ClassHead, examples: Examples, config: Trai
 
 def some(examples: Examples, chosen: Sequence[int]) -> Examples:
     """Some of the examples."""
-    return Examples(rows(examples.frames, chosen), examples.labels[list(chosen)])
+    return Examples(some_clips(examples.frames, list(chosen)), examples.labels[list(chosen)])
