@@ -18,8 +18,8 @@ from ost.files import package_file
 from ost.runtime import DTYPES
 
 ADAPTER_KEY = "ost_adapter"  # of the metadata in an adapter's file
-TORCH_DEVICES = "cpu cuda mps xpu mkldnn opengl opencl ideep hip ve fpga maia xla lazy vulkan meta hpu mtia ipu privateuseone"
-DEVICES = ("auto", *TORCH_DEVICES.split())
+RARE_DEVICES = "mkldnn opengl opencl ideep hip ve fpga maia xla lazy vulkan meta hpu mtia ipu privateuseone"
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", *RARE_DEVICES.split())  # those of torch
 WEIGHT_ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
 
 
