@@ -211,12 +211,13 @@ threading.Thread(target=ask, daemon=True).start()
 try:
     model.recognize({str(bikes)!r}, ["a", "b"], frames=2)
 except KeyboardInterrupt:
-    pass
+    print(time.time())
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    assert time.time() - float(done.stdout) < 2.5, "with the end of the interpreter"
+    asked, ended = map(float, done.stdout.split())
+    assert ended - asked < 1.0, "and the process ends, though its decoder was in a file without an end"
 
 
 def test_one_place_decodes_many_videos():
