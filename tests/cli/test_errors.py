@@ -230,3 +230,6 @@ def test_errors_of_the_system_are_wrong_use_where_they_name_a_file_and_internal_
     )
     assert ended(OSError(28, "No space left"), {}, capfd) == (2, "ost: the output: No space left\n")
     assert ended(OSError(24, "Too many open files"), {}, capfd)[0] == 3
+    assert ended(BrokenPipeError(32, "Broken pipe"), {}, capfd)[0] == 3, (
+        "of a worker or a server, not the output"
+    )

@@ -307,3 +307,15 @@ def test_a_run_is_saved_though_its_reader_closes_the_pipe(root, tiny, tmp_path):
     assert {"run.json", "scores.parquet", "index.html"} <= {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+def test_where_no_video_can_be_read_nothing_is_left_behind(evaluate, tmp_path):
+    for i in range(12):
+        folder = tmp_path / "broken" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.mp4").write_text("no video")
+    code, out, err, _ = evaluate("own", "--videos", tmp_path / "broken", "--classes", "a,b")
+    assert (code, out) == (2, "")
+    assert "no list has a video that can be read" in err
+    assert err.count("11.mp4: ") == 1 and "missing.csv" not in err, "all are listed: no file will hold them"
+    assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ import typer
 from typer.models import OptionInfo
 
 from ost.activity import activity
-from ost.cli.terminal import DEBUGGING, status_line, undisturbed
+from ost.cli.terminal import DEBUGGING, OutputClosed, status_line, undisturbed
 from ost.errors import OstError, internal_error
 
 WRONG_USE, INTERNAL = 2, 3
@@ -87,7 +87,7 @@ def guarded(options: Mapping[str, str], debug: bool = False) -> Generator[None]:
             yield
     except (typer.Exit, typer.Abort):
         raise
-    except BrokenPipeError:  # the reader has seen enough
+    except OutputClosed:  # and no other pipe: one to a worker or a server that breaks is an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None
     except OstError as error:

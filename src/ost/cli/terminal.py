@@ -27,6 +27,10 @@ REFRESHED = 8  # times a second
 BAR_WIDTH = 20
 
 
+class OutputClosed(Exception):
+    """Whoever reads the output has seen enough."""
+
+
 class _Steady(Console):
     """A console that leaves the cursor as it is: a process that is killed cannot bring it back."""
 
@@ -136,7 +140,7 @@ class _Terminal(Console):
     """A console that takes the status line away while it prints, and leaves a closed pipe to the command."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError from None
+        raise OutputClosed from None
 
     def print(self, *objects: Any, **options: Any) -> None:
         with undisturbed():
@@ -157,8 +161,11 @@ def stderr() -> Console:
 def write_line(line: str) -> None:
     """A line for another program to stdout, as it is."""
     with undisturbed():
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise OutputClosed from None
 
 
 def _words(one: Activity) -> Text:

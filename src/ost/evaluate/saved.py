@@ -45,9 +45,11 @@ def save_run(folder: Path, measured: Measured) -> None:
     Raises:
         OSError: a file cannot be written.
     """
+    # Made before anything is written: where nothing was scored there is no record, and nothing is left behind.
+    text = printable(json.dumps(record(measured), indent=2, ensure_ascii=False)) + "\n"
     save_scores(folder / SCORES, measured)
     save_missing(folder, measured.missing)
-    write_text(folder / RUN, printable(json.dumps(record(measured), indent=2, ensure_ascii=False)) + "\n")
+    write_text(folder / RUN, text)
 
 
 def record(measured: Measured) -> dict[str, Any]:
