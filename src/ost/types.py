@@ -6,10 +6,12 @@ kind (padded to the longest class), D embedding width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +80,48 @@ class TextContext:
     templates: Templates
 
 
+class Span(NamedTuple):
+    """A part of a video: from `start` up to and without `end`, in seconds; None is the video's end."""
+
+    video: str | Path
+    start: float = 0.0
+    end: float | None = None
+
+    def __str__(self) -> str:
+        """The video with the part as a media fragment (W3C, Media Fragments URI 1.0): `clip.mp4#t=10,20`."""
+        return f"{self.video}#t={self.start:g}" + ("" if self.end is None else f",{self.end:g}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which frames of a video were sampled, without their pixels.
+
+    Attributes:
+        times: presentation time of each frame in seconds; nan where the file gives none.
+        clips: how many clips the frames divide into.
+        decoded: number of frames that came out of the decoder or, where the file was not decoded
+            whole, that its index lists.
+        notices: what the user should know, one sentence each.
+    """
+
+    times: tuple[float, ...]
+    clips: int = 1
+    decoded: int = 0
+    notices: tuple[str, ...] = ()
+
+    @property
+    def timed(self) -> bool:
+        """Whether the file gives every frame a time."""
+        return not any(map(math.isnan, self.times))
+
+
+class Thumbnails(NamedTuple):
+    """JPEG files of the frames of a video's middle clip, and the width of a frame over its height."""
+
+    files: tuple[bytes, ...]
+    aspect: float
+
+
 @dataclass(frozen=True)
 class Frames:
     """Sampled frames of one video, upright, 8-bit RGB.
@@ -101,6 +145,11 @@ class Frames:
     notices: tuple[str, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def sample(self) -> Sample:
+        """What is known of the frames besides their pixels."""
+        return Sample(self.times, self.clips, self.decoded, self.notices)
+
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.pixels.shape))
         return f"Frames({self.path!r}, pixels={shape}, clips={self.clips}, decoded={self.decoded})"
@@ -114,13 +163,20 @@ class FrameEmbeddings:
         values: fp32 [B, T, D], each frame L2-normalised.
         norms: fp32 [B, T], lengths before normalisation (mean-pool matching averages raw embeddings).
         mask: bool [B, T], False where a clip has no such frame; None if all are there.
-        features: fp32 [B, T, F], what an adapter reads, as the towers give them; None where they give none.
+        features: fp32 [B, T, F], what an adapter reads; None where it reads the embeddings themselves.
     """
 
     values: Tensor
     norms: Tensor
     mask: Tensor | None = None
     features: Tensor | None = None
+
+    @property
+    def unit_features(self) -> Tensor:
+        """What an adapter reads, [B, T, F], each frame L2-normalised."""
+        if self.features is None:
+            return self.values
+        return self.features / self.features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def __repr__(self) -> str:
         return f"FrameEmbeddings({'x'.join(map(str, self.values.shape))})"

@@ -13,8 +13,9 @@ import torch
 
 from ost.backbones.base import prepared
 from ost.errors import UsageError, VideoError
-from ost.recognition import reader
-from ost.recognition.reader import Reading, read_videos
+from ost.recognition import decoding, reader
+from ost.recognition.decoding import Reading
+from ost.recognition.reader import read_videos
 from ost.recognition.settings import Views
 from ost.types import Frames
 
@@ -45,7 +46,7 @@ def test_who_decodes_and_who_shares_a_batch_changes_nothing(make_backbone, video
     together = read_videos(make_backbone(), videos, VIEWS, decoders=decoders, batch_frames=batch_frames)
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(other.embeddings.values, one.embeddings.values, atol=1e-6, rtol=0)
-        assert other.frames.times == one.frames.times
+        assert other.sample == one.sample
 
 
 def test_videos_share_a_batch_until_it_is_full(make_backbone, videos):
@@ -92,8 +93,8 @@ def test_no_videos_are_no_results(make_backbone):
 
 def test_frames_that_were_decoded_already_are_taken(make_backbone, videos):
     (whole,) = read_videos(make_backbone(), videos[:1], VIEWS)
-    assert isinstance(whole.frames, Frames)
-    (again,) = read_videos(make_backbone(), [whole.frames], VIEWS)
+    frames = decoding.decode_views(videos[0], make_backbone().preprocess, VIEWS)
+    (again,) = read_videos(make_backbone(), [frames], VIEWS)
     assert torch.equal(again.embeddings.values, whole.embeddings.values)
 
 
@@ -101,14 +102,14 @@ def test_frames_that_were_decoded_already_are_taken(make_backbone, videos):
     "error", [RuntimeError("odd"), MemoryError("much"), KeyError("gone"), RecursionError()]
 )
 def test_whatever_goes_wrong_in_decoding_is_that_videos_failure(make_backbone, videos, monkeypatch, error):
-    decode = reader.decode_views
+    decode = decoding.decode_views
 
     def sometimes(path, *rest):
         if path == videos[2]:
             raise error
         return decode(path, *rest)
 
-    monkeypatch.setattr(reader, "decode_views", sometimes)
+    monkeypatch.setattr(decoding, "decode_views", sometimes)
     results = list(read_videos(make_backbone(), [*videos, Path("gone.mp4")], VIEWS, decoders=2))
     failures = {result.path: result for result in results if isinstance(result, VideoError)}
     assert list(failures) == [str(videos[2]), "gone.mp4"]
@@ -170,7 +171,7 @@ def test_closing_ends_the_decoders_at_their_next_packet(make_backbone, videos, m
     from ost.video import decode as module
 
     entered, left = threading.Event(), threading.Event()
-    demuxed, decode_views = module.demuxed, reader.decode_views
+    demuxed, decode_views = module.demuxed, decoding.decode_views
 
     def endless(*arguments):
         return itertools.chain.from_iterable(itertools.repeat(list(demuxed(*arguments))))
@@ -185,7 +186,7 @@ def test_closing_ends_the_decoders_at_their_next_packet(make_backbone, videos, m
     results = read_videos(make_backbone(), itertools.cycle(videos), VIEWS, decoders=2)
     next(results)
     monkeypatch.setattr(module, "demuxed", endless)
-    monkeypatch.setattr(reader, "decode_views", watched)
+    monkeypatch.setattr(decoding, "decode_views", watched)
     while not entered.wait(0.2):  # what was decoded before
         next(results)
     started = time.monotonic()
@@ -230,8 +231,10 @@ def test_one_place_decodes_many_videos():
     def using(word):
         return {name for name, text in sources.items() if word in text}
 
-    assert using("decode_views(") == {"recognition/reader.py", "evaluate/page.py"}  # the page: a few examples
-    assert using(" decode(") == {"recognition/reader.py", "video/decode.py", "train/data.py"}
+    assert using("decode_views(") == {"recognition/decoding.py"}
+    assert using("decode_chunks(") == {"recognition/decoding.py", "video/chunks.py"}
+    assert using(" decode(") == {"recognition/decoding.py", "video/decode.py", "train/data.py"}
+    assert using(" Decoder(") == {"recognition/reader.py"}
     assert using('"decode")') == {"recognition/reader.py", "cli/demo.py"}, "pools of threads that decode"
 
 
@@ -243,4 +246,4 @@ def test_a_video_has_the_same_bits_in_any_company(tiny, videos):
         together = list(read_videos(backbone, videos, Views(3), batch_frames=1000))
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one.embeddings.values, other.embeddings.values)
-            assert torch.equal(one.embeddings.features, other.embeddings.features)
+            assert torch.equal(one.embeddings.unit_features, other.embeddings.unit_features)

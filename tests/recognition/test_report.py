@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from ost.errors import UsageError
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
 from ost.recognition.report import LISTED, render_page, save_page
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Seconds
+from ost.video.thumbnails import thumbnails
 
 WIDTH = 16
 HOSTILE = (
@@ -106,6 +108,13 @@ def a_prediction(
     embeddings = FrameEmbeddings(embedded(clips * crops, frames), torch.ones(clips * crops, frames), mask)
     scores = match(embeddings, head, method=method, kinds=kinds, eps=eps)
     grey = (8 * np.arange(total)).astype(np.uint8)
+    sampled = Frames(
+        pixels=np.broadcast_to(grey[:, None, None, None], (total, 36, 64, 3)).copy(),
+        times=tuple(times or (0.5 * i for i in range(total))),
+        path="/videos/a clip.mp4",
+        clips=clips,
+        decoded=250,
+    )
     given = {
         "path": "/videos/a clip.mp4",
         "classes": rank(scores),
@@ -116,13 +125,8 @@ def a_prediction(
         "eps": eps,
         "seconds": Seconds(0.25, 1.5, 0.125),
         "notices": (),
-        "frames": Frames(
-            pixels=np.broadcast_to(grey[:, None, None, None], (total, 36, 64, 3)).copy(),
-            times=tuple(times or (0.5 * i for i in range(total))),
-            path="/videos/a clip.mp4",
-            clips=clips,
-            decoded=250,
-        ),
+        "sample": sampled.sample,
+        "thumbnails": thumbnails(sampled),
         "embeddings": embeddings,
         "head": head,
     }
@@ -347,11 +351,16 @@ def test_the_small_print_tells_how_the_answer_was_made():
 def test_pictures_are_shrunk_but_never_blown_up():
     large = np.zeros((2, 720, 1280, 3), np.uint8)
     small = a_prediction(frames=2)
-    big = replace(small, frames=Frames(pixels=large, times=(0.0, 1.0), path="x"))
+    big = replace(small, thumbnails=thumbnails(Frames(pixels=large, times=(0.0, 1.0), path="x")))
     for prediction, size in ((big, (284, 160)), (small, (64, 36))):
         html = render_page(prediction)
         data = re.search(r"base64,([A-Za-z0-9+/=]+)", html)
         assert Image.open(io.BytesIO(base64.b64decode(data[1]))).size == size
+
+
+def test_a_prediction_without_thumbnails_says_how_to_have_them():
+    with pytest.raises(UsageError, match=r"/videos/a clip.mp4: has no thumbnails .* thumbnails=True"):
+        render_page(a_prediction(thumbnails=None))
 
 
 def test_pictures_charts_tables_and_choices_have_names_for_those_who_do_not_see_them():

@@ -165,8 +165,7 @@ def test_the_residual_goes_on_from_the_linear_part_and_lowers_the_loss(fitted, h
 
 
 def test_the_linear_term_of_the_logits_is_the_map_of_the_mean_feature(fitted, head, examples):
-    adapter, raw = fitted.adapter, examples.frames.features
-    unit = normalize(raw, dim=-1)
+    adapter, unit = fitted.adapter, examples.frames.values
     features = normalize(unit - adapter.centre, dim=-1)
     rest = logits_of(adapter, head, examples.frames) - without_classes(adapter, head, examples.frames)
     expected = features.mean(1) @ adapter.weight.T + adapter.bias

@@ -17,7 +17,7 @@ import ost.recognition.store as store
 from ost.backbones.adapter import Adapter
 from ost.backbones.base import frame_embeddings, prepared
 from ost.errors import VideoError
-from ost.recognition import reader
+from ost.recognition import decoding, reader
 from ost.recognition.match import adapted
 from ost.recognition.store import Views, stacked, stored_embeddings
 from ost.types import FrameEmbeddings
@@ -87,7 +87,7 @@ def test_a_second_pass_decodes_nothing_and_gives_the_same_to_the_bit(towers, vid
     towers.features = features
     first = embed_all(towers, videos)
     assert towers.seen == 2
-    monkeypatch.setattr(reader, "decode_views", None)
+    monkeypatch.setattr(decoding, "decode_views", None)
     second = embed_all(towers, videos)
     assert towers.seen == 2
     assert all(equal(a, b) for a, b in zip(first, second, strict=True))
@@ -150,8 +150,8 @@ def test_a_store_that_lacks_a_tensor_is_embedded_anew(towers, videos, tmp_path):
     (first,) = embed_all(towers, videos[:1])
     (file,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
     with safe_open(file, framework="pt") as kept:
-        assert set(kept.keys()) == {"values", "norms", "features"}
-        save_file({"values": kept.get_tensor("values")}, file)
+        assert set(kept.keys()) == {"0 values", "0 norms", "0 features"}
+        save_file({"0 values": kept.get_tensor("0 values")}, file, metadata=kept.metadata())
     (again,) = embed_all(towers, videos[:1])
     assert towers.seen == 2 and equal(again, first)
 
@@ -242,10 +242,10 @@ def test_stored_embeddings_come_back_to_the_device_of_the_backbone(towers, video
     assert {t.device.type for t in (kept.values, kept.norms, kept.features)} == {"meta"}
 
 
-def test_embeddings_of_a_real_backbone_are_kept_with_features_that_training_takes(backbone, videos):
+def test_embeddings_of_clip_are_kept_once_and_training_takes_them_for_features(backbone, videos):
     first, second = (stacked(embed_all(backbone, videos)) for _ in range(2))
     assert equal(first, second)
-    assert first.features.shape == first.values.shape == (2, 2, 32)
+    assert first.features is None and first.unit_features.shape == (2, 2, 32)
     shapes = {"centre": (32,), "weight": (1, 32), "bias": (1,), "down": (2, 32), "up": (32, 2)}
     tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
     adapter = Adapter("b", "h", ("a",), 2, 1.0, **tensors)

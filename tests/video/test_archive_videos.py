@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ost.archives import find_member
 from ost.errors import UsageError, VideoError
 from ost.types import Preprocess
 from ost.video import decode as module
@@ -200,7 +201,7 @@ def test_a_video_cannot_be_read_beyond_its_window(tmp_path):
     cut = len(data) // 2 // 188 * 188
     path = tar(tmp_path / "x.tar", {"a.ts": data})
     (tmp_path / "a.ts").write_bytes(data[:cut])
-    member = module.find_member(path / "a.ts")
+    member = find_member(path / "a.ts")
     reader = module._Reader("a.ts", member._replace(size=cut), None, 0)
     half = reader.uniform(lambda n: [0, n - 1])
     same(half, decode(tmp_path / "a.ts", pick=lambda n: [0, n - 1], min_decoded=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +92,7 @@ class ClipBackbone:
             raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
         with torch.inference_mode():
             raw = self.over_time(raw)
-            return replace(frame_embeddings(raw), features=raw)
+            return frame_embeddings(raw)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit embeddings [n, D], fp32, on the backbone's device; no text needs shift or gain."""

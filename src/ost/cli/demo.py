@@ -39,7 +39,7 @@ def demo(
     prediction.save_html(output)
     seconds = prediction.seconds
     console.print(
-        f"{len(prediction.classes)} classes, {len(prediction.frames.times)} frames; "
+        f"{len(prediction.classes)} classes, {len(prediction.sample.times)} frames; "
         f"decoding {seconds.decoding:.2f} s, towers {seconds.towers:.2f} s, matching {seconds.matching:.2f} s"
     )
     console.print(f"why: open {output} in a browser")

@@ -61,6 +61,12 @@ Match = Annotated[
 Kinds = Annotated[KindChoice, typer.Option(help="Which descriptors are matched.")]
 Eps = Annotated[float, typer.Option(help="Entropic weight of the transport.")]
 MinDecoded = Annotated[float, typer.Option(min=0, max=1, help="Share of a file's frames that must decode.")]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache", help="Keep embeddings, so that the next list of classes costs seconds."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 (of the towers).")]
 

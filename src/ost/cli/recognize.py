@@ -47,6 +47,7 @@ def recognize(
         bool, typer.Option("--json", help="One JSON object a video, with every class.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None,
+    cache: options.Cache = True,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -78,7 +79,9 @@ def recognize(
     )
     failures: list[VideoError] = []
     told: set[str] = set()
-    results = Recognizer(tower, settings).recognize_all(paths, pack)
+    results = Recognizer(tower, settings, cache=cache).recognize_all(
+        paths, pack, thumbnails=pages is not None
+    )
     for result in counted(results, "recognising", len(paths)):
         if isinstance(result, VideoError):
             failures.append(result)

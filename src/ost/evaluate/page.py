@@ -28,10 +28,16 @@ from ost.evaluate.run import Answer
 from ost.evaluate.saved import record
 from ost.evaluate.table import table_of
 from ost.files import printable, write_text
-from ost.recognition.reader import Reading, decode_views
 from ost.recognition.recognizer import Recognizer
-from ost.recognition.report import Panel, Picture, central_pictures, page_environment, panel_of, style_of
-from ost.recognition.store import stored_embeddings
+from ost.recognition.report import (
+    Panel,
+    Picture,
+    central_pictures,
+    page_environment,
+    panel_of,
+    style_of,
+    thumbnails_of,
+)
 
 EXAMPLES = 3  # of wins, and of losses
 PAIRS = 12
@@ -181,14 +187,9 @@ def _shown(measured: Measured, outcome: Outcome) -> list[Shown]:
     recognizer = Recognizer(measured.backbone, settings)
     for example in examples(measured.lists, measured.baseline, outcome, EXAMPLES):
         pack = measured.task.questions[example.question].pack
-        (kept,) = stored_embeddings(measured.backbone, [example.path], settings.views)
-        if isinstance(kept, VideoError):
+        (prediction,) = recognizer.recognize_all([example.path], pack, thumbnails=True)
+        if isinstance(prediction, VideoError):
             continue
-        try:
-            frames = decode_views(example.path, measured.backbone.preprocess, settings.views)
-        except VideoError:
-            continue
-        prediction = recognizer.predict(Reading(example.path, kept, frames), pack)
         wrong, what = (
             (example.baseline, "what the baseline says")
             if outcome == "win"
@@ -199,7 +200,7 @@ def _shown(measured: Measured, outcome: Outcome) -> list[Shown]:
             (panel_of(prediction, wrong, example.truth), "what it shows"),
         ]
         name = PurePath(example.path).name or example.path
-        aspect = prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1]
+        aspect = thumbnails_of(prediction).aspect
         found.append(Shown(example, name, central_pictures(prediction), aspect, panels))
     return found
 

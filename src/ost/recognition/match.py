@@ -113,20 +113,21 @@ def adapted(frames: FrameEmbeddings, learned: LearnedClasses) -> FrameEmbeddings
     """Embeddings of frozen towers with an adapter's residual, and their features as its classes read them.
 
     Args:
-        frames: with the features [B, T, F] of the towers.
+        frames: whose features are F wide.
         learned: by the adapter.
 
     Returns:
         Embeddings that are unit vectors again, and features as unit vectors from the mean of the examples.
 
     Raises:
-        UsageError: the frames have no features, or of another width.
+        UsageError: the features have another width.
     """
-    raw, width = frames.features, len(learned.centre)
-    if raw is None or raw.shape[-1] != width:
-        has = "none" if raw is None else f"{raw.shape[-1]} wide"
-        raise UsageError(f"the adapter reads features {width} wide, and the frames have {has}")
-    features = normalize(normalize(raw, dim=-1) - learned.centre, dim=-1)
+    unit, width = frames.unit_features, len(learned.centre)
+    if unit.shape[-1] != width:
+        raise UsageError(
+            f"the adapter reads features {width} wide, and those of the frames are {unit.shape[-1]} wide"
+        )
+    features = normalize(unit - learned.centre, dim=-1)
     moved = normalize(frames.values + features @ learned.down.T @ learned.up.T, dim=-1)
     return replace(frames, values=moved, features=features)
 

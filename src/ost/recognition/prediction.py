@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ost.errors import UsageError
 from ost.recognition.match import explain
 from ost.recognition.settings import Method
-from ost.types import ClassHead, Evidence, FrameEmbeddings, Frames, Scores, Seconds
+from ost.types import ClassHead, Evidence, FrameEmbeddings, Sample, Scores, Seconds, Thumbnails
 from ost.video.transform import central_crop
 
 
@@ -34,7 +34,8 @@ class Prediction:
         method, eps: how frames and descriptors were matched.
         seconds: wall-clock time by part.
         notices: what the user should know, one sentence each.
-        frames: the sampled frames, for the page.
+        sample: which frames were looked at.
+        thumbnails: pictures of them for the page; None where they were not asked for.
         embeddings: [V, T, D], one row a view.
         head: the classes as they were matched.
     """
@@ -48,7 +49,8 @@ class Prediction:
     eps: float
     seconds: Seconds
     notices: tuple[str, ...]
-    frames: Frames
+    sample: Sample
+    thumbnails: Thumbnails | None
     embeddings: FrameEmbeddings
     head: ClassHead
 
@@ -76,7 +78,7 @@ class Prediction:
     @property
     def central_view(self) -> int:
         """Row of the embeddings that holds the centre crop, not mirrored, of the middle clip."""
-        clips = self.frames.clips
+        clips = self.sample.clips
         crops = len(self.embeddings.values) // clips
         return clips // 2 * crops + central_crop(crops)
 
@@ -87,14 +89,18 @@ class Prediction:
             "backbone": self.backbone,
             "weights": self.weights_hash,
             "pack": self.pack_hash,
-            "times": [None if math.isnan(t) else t for t in self.frames.times],
+            "times": [None if math.isnan(t) else t for t in self.sample.times],
             "classes": [score._asdict() for score in self.classes],
             "seconds": self.seconds.as_dict(),
             "notices": list(self.notices),
         }
 
     def save_html(self, path: str | Path) -> None:
-        """Write the page that shows why: one file that needs no network."""
+        """Write the page that shows why: one file that needs no network.
+
+        Raises:
+            UsageError: the prediction has no thumbnails.
+        """
         from ost.recognition.report import save_page
 
         save_page(self, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError, VideoError
+from ost.recognition.decoding import Reading, Source
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
-from ost.recognition.reader import Reading, Source, read_videos
+from ost.recognition.reader import read_videos
 from ost.recognition.settings import Settings
-from ost.types import ClassHead, Kind, Seconds
+from ost.recognition.store import Store
+from ost.types import ClassHead, Kind
 from ost.video.transform import view_preprocess
 
 
@@ -28,7 +30,8 @@ class Recognizer:
     Args:
         backbone: from `ost.backbones.load.load_backbone`.
         settings: can be overridden call by call.
-        cache: keep class heads on disk; not for a backbone that is being trained.
+        cache: keep class heads and frame embeddings on disk, so that the same videos are embedded once for all lists
+            of classes; not for a backbone that is being trained.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings | None = None, *, cache: bool = True) -> None:
@@ -52,18 +55,24 @@ class Recognizer:
             VideoError: the video cannot be used.
             PackError: the classes cannot be used.
         """
-        with closing(self.recognize_all([video], classes, **settings)) as results:
+        with closing(self.recognize_all([video], classes, thumbnails=True, **settings)) as results:
             found = next(results)
         if isinstance(found, VideoError):
             raise found
         return found
 
     def recognize_all(
-        self, videos: Iterable[Source], classes: Spec, **settings: Any
+        self, videos: Iterable[Source], classes: Spec, *, thumbnails: bool = False, **settings: Any
     ) -> Generator[Prediction | VideoError]:
         """Predictions in the order of the videos; one that fails gives its `VideoError` and stops nothing.
 
         The next videos are decoded while the towers look at this one; they are taken as they are needed.
+
+        Args:
+            videos: see `recognize`; any iterable.
+            classes: see `recognize`.
+            thumbnails: keep pictures of the frames, without which a prediction has no page.
+            settings: any of `Settings`, for this call.
         """
         if isinstance(videos, str | Path):
             raise UsageError(f"{videos}: is one video; give a list of videos, or use recognize")
@@ -71,8 +80,10 @@ class Recognizer:
         view_preprocess(self.backbone.preprocess, wanted.crops)  # refuses before all texts are embedded
         pack = resolve(classes)
         self.head(pack, wanted)
-        with closing(read_videos(self.backbone, videos, wanted.views)) as readings:
-            for reading in readings:
+        with ExitStack() as stack:
+            kept = stack.enter_context(Store(self.backbone, wanted.views)) if self.cache else None
+            readings = read_videos(self.backbone, videos, wanted.views, kept=kept, thumbnails=thumbnails)
+            for reading in stack.enter_context(closing(readings)):
                 yield reading if isinstance(reading, VideoError) else self.predict(reading, pack, wanted)
 
     def head(self, pack: Pack, settings: Settings | None = None) -> ClassHead:
@@ -84,24 +95,24 @@ class Recognizer:
         return self._heads[key]
 
     def predict(self, reading: Reading, pack: Pack, settings: Settings | None = None) -> Prediction:
-        """The prediction for a video that was read with these settings, and of which the frames are there."""
-        assert reading.frames is not None
-        wanted, frames, embeddings = settings or self.settings, reading.frames, reading.embeddings
+        """The prediction for a video that was read with these settings."""
+        wanted = settings or self.settings
         head = self.head(pack, wanted)
         started = time.perf_counter()
-        scores = match(embeddings, head, method=wanted.method, kinds=wanted.kinds, eps=wanted.eps)
+        scores = match(reading.embeddings, head, method=wanted.method, kinds=wanted.kinds, eps=wanted.eps)
         classes = rank(scores)
         return Prediction(
-            path=frames.path,
+            path=reading.path,
             classes=classes,
             backbone=self.backbone.name,
             weights_hash=self.backbone.weights_hash,
             pack_hash=pack.hash,
             method=wanted.method,
             eps=wanted.eps,
-            seconds=Seconds(frames.seconds, reading.seconds, time.perf_counter() - started),
-            notices=(*frames.notices, *pack.notices, *dict.fromkeys(self.backbone.notices)),
-            frames=frames,
-            embeddings=embeddings,
+            seconds=replace(reading.seconds, matching=time.perf_counter() - started),
+            notices=(*reading.sample.notices, *pack.notices, *dict.fromkeys(self.backbone.notices)),
+            sample=reading.sample,
+            thumbnails=reading.thumbnails,
+            embeddings=reading.embeddings,
             head=head,
         )

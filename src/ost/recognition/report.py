@@ -7,7 +7,6 @@ other way; the page's content security policy forbids scripts and foreign addres
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +15,18 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from torch import Tensor
 
 from ost.backbones.catalog import CLIP_TEMPLATES, PLAIN_TEMPLATES
+from ost.errors import UsageError
 from ost.files import printable, write_text
 from ost.recognition.match import similarity
-from ost.types import Evidence, Kind
+from ost.types import Evidence, Kind, Thumbnails
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ost.recognition.prediction import ClassScore, Prediction
 
 LISTED = 12  # classes with bars and evidence
-SHORT_SIDE, LONG_SIDE, QUALITY = 160, 640, 75  # of the pictures, in pixels, and of their JPEG
 STEPS = 6  # colours on either side of the even share
 LEAST_RANGE = 1.05  # a plan within 5% of uniform is not blown up to look like more
 SHEET = 10  # up to so many frames are shown whole above the heat maps and need no contact sheet
@@ -119,7 +115,8 @@ def save_page(prediction: Prediction, path: str | Path) -> None:
 def render_page(prediction: Prediction) -> str:
     """The page of a prediction: one HTML document without script and without any foreign address."""
     views = len(prediction.embeddings.values)
-    crops = max(1, views // prediction.frames.clips)
+    clips = prediction.sample.clips
+    crops = max(1, views // clips)
     clip, crop = divmod(prediction.central_view, crops)
     pictures = central_pictures(prediction)
     page = (
@@ -130,16 +127,10 @@ def render_page(prediction: Prediction) -> str:
             name=PurePath(prediction.path).name or prediction.path,
             version=version("ost-video"),
             pictures=pictures,
-            timed=not any(map(math.isnan, prediction.frames.times)),
+            timed=prediction.sample.timed,
             panels=_panels(prediction),
-            **style_of([pictures], prediction.frames.pixels.shape[2] / prediction.frames.pixels.shape[1]),
-            view={
-                "count": views,
-                "clips": prediction.frames.clips,
-                "crops": crops,
-                "clip": clip,
-                "crop": crop,
-            },
+            **style_of([pictures], thumbnails_of(prediction).aspect),
+            view={"count": views, "clips": clips, "crops": crops, "clip": clip, "crop": crop},
         )
     )
     return printable(page)
@@ -172,20 +163,32 @@ def style_of(strips: Sequence[Sequence[Picture]], aspect: float) -> dict[str, ob
     }
 
 
+def thumbnails_of(prediction: Prediction) -> Thumbnails:
+    """The thumbnails of a prediction that is to have a page.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if prediction.thumbnails is None:
+        raise UsageError(
+            f"{prediction.path}: has no thumbnails for a page; recognise it with recognize, or with "
+            "recognize_all(..., thumbnails=True)"
+        )
+    return prediction.thumbnails
+
+
 def central_pictures(prediction: Prediction) -> list[Picture]:
     """The frames of the middle clip, those that the central view has."""
-    embeddings = prediction.embeddings
-    views, length, _ = embeddings.values.shape
-    start = prediction.central_view // max(1, views // prediction.frames.clips) * length
-    timed = not any(map(math.isnan, prediction.frames.times))
-    present = [True] * length
-    if embeddings.mask is not None:
-        present = embeddings.mask[prediction.central_view].tolist()
-    chosen = [start + t for t, there in enumerate(present) if there]
+    mask, files = prediction.embeddings.mask, thumbnails_of(prediction).files
+    present = [True] * len(files) if mask is None else mask[prediction.central_view].tolist()
+    start = prediction.sample.clips // 2 * len(files)
     made: list[Picture] = []
-    for n, i in enumerate(chosen, start=1):
-        label, short = _clock(prediction.frames.times[i]) if timed else (f"frame {n}", str(n))
-        made.append(Picture(_jpeg(prediction.frames.pixels[i]), label, short))
+    for t in (t for t, is_present in enumerate(present) if is_present):
+        number = len(made) + 1
+        seconds = prediction.sample.times[start + t]
+        label, short = _clock(seconds) if prediction.sample.timed else (f"frame {number}", str(number))
+        uri = "data:image/jpeg;base64," + base64.b64encode(files[t]).decode("ascii")
+        made.append(Picture(uri, label, short))
     return made
 
 
@@ -193,15 +196,6 @@ def _clock(seconds: float) -> tuple[str, str]:
     """Seconds in words and for the axis; from 100 on the axis has minutes."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s", f"{seconds:.1f}" if seconds < 99.95 else f"{minutes}:{rest:02d}"
-
-
-def _jpeg(pixels: np.ndarray) -> str:
-    image = Image.fromarray(pixels)
-    scale = min(1.0, SHORT_SIDE / min(image.size), LONG_SIDE / max(image.size))
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def panel_of(prediction: Prediction, name: str, rival: str) -> Panel:

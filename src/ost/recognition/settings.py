@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from ost.errors import UsageError
 from ost.types import BOTH, Kind
+from ost.video.chunks import CHUNK_FRAMES, FPS
 from ost.video.decode import MIN_DECODED, Sampling
 from ost.video.sample import check_crops
 
@@ -23,6 +25,25 @@ class Views:
     crops: int = 1
     sampling: Sampling = "uniform"
     min_decoded: float = MIN_DECODED
+
+
+@dataclass(frozen=True)
+class FrameRate:
+    """Frames at an even rate over the whole of a video, read in chunks.
+
+    Attributes:
+        fps: frames a second.
+        chunk_frames: frames that are read and embedded together.
+    """
+
+    fps: float = FPS
+    chunk_frames: int = CHUNK_FRAMES
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps < math.inf or self.chunk_frames < 1:
+            raise UsageError(
+                f"fps must be positive and a chunk have at least 1 frame, not {self.fps:g} and {self.chunk_frames}"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import time
 import uuid
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ost.archives import within
 from ost.backbones.base import Backbone, towers_hash
-from ost.errors import VideoError
+from ost.cache import Room, Use, readable_size
+from ost.errors import VideoError, first_line
 from ost.files import atomic, cache_folder, text_hash
+from ost.recognition.decoding import Reading
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Views
-from ost.types import FrameEmbeddings
+from ost.recognition.settings import FrameRate, Views
+from ost.types import FrameEmbeddings, Sample, Seconds
 from ost.video.folder import frame_images
+from ost.video.sample import Part
 
-LAYOUT = "2"
+LAYOUT = "3"
+DAMAGE = (SafetensorError, KeyError, IndexError, TypeError, ValueError, OSError)  # of a shard
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
 
@@ -43,7 +52,7 @@ def stored_embeddings(
         views: what to look at.
     """
     with (
-        contextlib.closing(Store(backbone, views)) as store,
+        Store(backbone, views) as store,
         contextlib.closing(read_videos(backbone, paths, views, kept=store)) as readings,
     ):
         for reading in readings:
@@ -67,89 +76,153 @@ def _features(part: FrameEmbeddings) -> Tensor:
 
 
 class Store:
-    """The shards of one pair of weights and views. What cannot be written is only embedded again next time."""
+    """The shards of one pair of weights and views; use it as a context manager.
 
-    def __init__(self, backbone: Backbone, views: Views) -> None:
+    Several processes may read and write it at once: each writes shards of its own, whole or not at all. It holds no
+    more than `ost.cache.size_limit`; what was used longest ago goes first, and nothing that a run uses.
+    """
+
+    def __init__(self, backbone: Backbone, views: Views | FrameRate) -> None:
         key = text_hash(LAYOUT, towers_hash(backbone), backbone.precision, f"{backbone.preprocess} {views}")
         self._folder = cache_folder() / "embeddings" / key
         self._device: Any = getattr(backbone, "device", "cpu")
         self._where: dict[str, tuple[Path, int]] = {}
-        self._waiting: dict[str, FrameEmbeddings] = {}
+        self._waiting: dict[str, Reading] = {}
         self._since = time.monotonic()
-        self._open = lru_cache(16)(_opened)  # clips come in the order in which they were kept
-        for shard in sorted(self._folder.glob("*.safetensors")):
-            self._where |= {identity: (shard, row) for row, identity in enumerate(_index(shard))}
+        self._use, self._room, self._writes = Use(), Room(), True
+        self._open = lru_cache(16)(_Shard)  # clips come in the order in which they were kept
+        for path in sorted(self._folder.glob("*.safetensors")):
+            self._where |= {identity: (path, row) for row, identity in enumerate(_identities(path))}
 
-    def identity(self, path: str | Path) -> str | None:
-        """What a video is kept under: where it is, and its state; None where it cannot be told."""
-        return _identity(Path(path))
+    def __enter__(self) -> Self:
+        self._use.__enter__()
+        return self
 
-    def get(self, identity: str | None) -> FrameEmbeddings | None:
-        """The embeddings of a file as it is now, on the backbone's device; None if they are not kept."""
-        from safetensors import SafetensorError
+    def __exit__(self, *error: object) -> None:
+        self.write()
+        self._use.__exit__(*error)
 
-        if identity is None or identity not in self._where:
-            return self._waiting.get(identity or "")
-        shard, row = self._where[identity]
-        try:
-            file = self._open(shard)
-            tensors = {name: file.get_slice(name)[row].to(self._device) for name in file.keys()}  # noqa: SIM118
-            return FrameEmbeddings(tensors["values"], tensors["norms"], features=tensors.get("features"))
-        except (SafetensorError, KeyError, OSError):  # damaged: embed it again
-            return None
+    def identity(self, path: str | Path, part: Part | None = None) -> str | None:
+        """A hash of where a video is, of its state and of the part; None where its state cannot be known."""
+        return _identity(Path(path), part)
 
-    def put(self, identity: str | None, embedded: FrameEmbeddings) -> None:
-        """Keep embeddings, on disk a little later."""
+    def get(self, identity: str | None, chunk: int = 0) -> Reading | None:
+        """What was kept of a file as it is now, on the backbone's device; None if nothing was."""
         if identity is None:
+            return None
+        key = _key(identity, chunk)
+        if key not in self._where:
+            return self._waiting.get(key)
+        path, row = self._where[key]
+        try:
+            found = self._open(path).reading(row, self._device)
+        except DAMAGE:  # embed it again
+            return None
+        self._use.touch(path)
+        return replace(found, chunk=chunk)
+
+    def put(self, identity: str | None, reading: Reading) -> None:
+        """Keep a reading, on disk a little later."""
+        if identity is None or not self._writes:
             return
-        self._waiting[identity] = embedded
+        self._waiting[_key(identity, reading.chunk)] = replace(reading, thumbnails=None, seconds=Seconds())
         if len(self._waiting) >= SHARD or time.monotonic() - self._since > SHARD_SECONDS:
-            self.close()
+            self.write()
 
-    def close(self) -> None:
-        """Write what waits as a shard."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        written, self._since = dict(self._waiting), time.monotonic()
-        if not written:
+    def write(self) -> None:
+        """Write what waits as a shard. What cannot be written is embedded again next time, and said once."""
+        waiting, self._since = self._waiting, time.monotonic()
+        if not waiting:
             return
-        columns = [(e.values, e.norms, e.features) for e in written.values()]
-        tensors = {
-            name: torch.stack([tensor.cpu() for tensor in column if tensor is not None])
-            for name, column in zip(("values", "norms", "features"), zip(*columns, strict=True), strict=True)
-            if column[0] is not None
-        }
-        shard = self._folder / f"{uuid.uuid4().hex}.safetensors"
-        with contextlib.suppress(OSError, SafetensorError), atomic(shard) as temporary:
-            save_file(tensors, temporary, metadata={"clips": json.dumps(list(written))})
-            self._where |= {identity: (shard, row) for row, identity in enumerate(written)}
+        path = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        try:
+            if not self._room.take(_bytes(waiting.values())):
+                limit = readable_size(self._room.limit)
+                raise OSError(
+                    f"the cache is at its limit of {limit}, and runs use all of it (OST_CACHE_SIZE)"
+                )
+            _save(list(waiting.items()), path)
+        except (OSError, SafetensorError) as error:
+            self._writes = False
+            logging.getLogger("ost").warning("embeddings are not kept from here on: %s", first_line(error))
+        else:
+            self._use.touch(path)
+            self._where |= {key: (path, row) for row, key in enumerate(waiting)}
         self._waiting = {}
 
 
-def _opened(shard: Path) -> Any:
-    from safetensors import safe_open
+class _Shard:
+    """An open shard."""
 
-    return safe_open(shard, framework="pt")
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(path, framework="pt")
+        self._names = set(self._file.keys())
+        self._samples: list[dict[str, Any]] = json.loads((self._file.metadata() or {})["samples"])
+
+    def reading(self, row: int, device: Any) -> Reading:
+        """What was kept in a row."""
+        # Copied, since the bits of a matrix product depend on how its numbers are aligned in memory.
+        tensors = {
+            name: self._file.get_tensor(f"{row} {name}").clone().to(device)
+            for name in ("values", "norms", "features")
+            if f"{row} {name}" in self._names
+        }
+        sample = dict(self._samples[row])
+        last = bool(sample.pop("last"))
+        times = tuple(math.nan if seconds is None else seconds for seconds in sample.pop("times"))
+        notices = tuple(sample.pop("notices"))
+        return Reading(
+            "",
+            FrameEmbeddings(tensors["values"], tensors["norms"], features=tensors.get("features")),
+            Sample(times, **sample, notices=notices),
+            last=last,
+        )
 
 
-def _index(shard: Path) -> list[str]:
-    """The clips of a shard; a damaged one is removed."""
-    from safetensors import SafetensorError
-
+def _identities(path: Path) -> list[str]:
+    """What a shard holds; a damaged one is removed."""
     try:
-        clips: list[str] = json.loads((_opened(shard).metadata() or {})["clips"])
+        found: list[str] = json.loads((safe_open(path, framework="pt").metadata() or {})["clips"])
     except OSError:
         return []
-    except (SafetensorError, KeyError, ValueError):
+    except DAMAGE:
         with contextlib.suppress(OSError):
-            shard.unlink()
+            path.unlink()
         return []
-    return clips
+    return found
 
 
-def _identity(path: Path) -> str | None:
-    """A hash of where a video is and of its state; None where it cannot be told."""
+def _save(readings: Sequence[tuple[str, Reading]], path: Path) -> None:
+    """Write a shard, with what it holds in its header."""
+    tensors = {
+        f"{row} {name}": tensor.cpu().contiguous()
+        for row, (_, reading) in enumerate(readings)
+        for name, tensor in _tensors(reading.embeddings)
+    }
+    samples = [{**asdict(r.sample), "times": _times(r.sample), "last": r.last} for _, r in readings]
+    metadata = {"clips": json.dumps([key for key, _ in readings]), "samples": json.dumps(samples)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def _tensors(embeddings: FrameEmbeddings) -> list[tuple[str, Tensor]]:
+    named = [("values", embeddings.values), ("norms", embeddings.norms), ("features", embeddings.features)]
+    return [(name, tensor) for name, tensor in named if tensor is not None]
+
+
+def _times(sample: Sample) -> list[float | None]:
+    return [None if math.isnan(seconds) else seconds for seconds in sample.times]
+
+
+def _bytes(readings: Iterable[Reading]) -> int:
+    return sum(tensor.nbytes for reading in readings for _, tensor in _tensors(reading.embeddings))
+
+
+def _key(identity: str, chunk: int) -> str:
+    return f"{identity} {chunk}" if chunk else identity
+
+
+def _identity(path: Path, part: Part | None) -> str | None:
     archive = within(path)
     try:
         files = [archive[0]] if archive else frame_images(path) if path.is_dir() else [path]
@@ -157,5 +230,7 @@ def _identity(path: Path) -> str | None:
     except OSError:
         return None
     return text_hash(
-        str(path.resolve()), *(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
+        str(path.resolve()),
+        str(part),
+        *(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states),
     )

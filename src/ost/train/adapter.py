@@ -78,10 +78,9 @@ def fit_adapter(backbone: Backbone, head: ClassHead, examples: Examples, config:
         config: `kinds`, `eps` and `frames` are read.
     """
     frames = examples.frames
-    assert frames.features is not None
     shown, labels = torch.unique(examples.labels, return_inverse=True)
     head = _some_classes(head, shown)
-    unit = normalize(frames.features, dim=-1)
+    unit = frames.unit_features
     centre = unit.mean((0, 1))
     pooled = normalize(unit - centre, dim=-1).mean(1)
     zero_shot = match(frames, head, kinds=config.kinds, eps=config.eps).logits

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ost.archives import Member
 from ost.errors import VideoError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+T = TypeVar("T")
 MAX_THREADS = 8  # each holds frames of its own
 STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
 # Containers without an index (MPEG) land off the wanted keyframe: search from that many seconds before it.
@@ -27,6 +29,18 @@ LEADS = (0, 5, 30)
 # Formats that name other files or addresses, and those that make pictures of text.
 PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
 TEXTS = "tty bin xbin adf idf"
+
+
+class Cancelled(Exception):
+    """A video was given up because nobody waits for it any more."""
+
+
+def unless_stopped(name: str, steps: Iterator[T], stop: Callable[[], bool]) -> Iterator[T]:
+    """The same steps; raises `Cancelled` at the first one at which `stop` says so."""
+    for step in steps:
+        if stop():
+            raise Cancelled(name)
+        yield step
 
 
 @contextmanager
@@ -127,6 +141,22 @@ def keyframe_packet(container: InputContainer, stream: VideoStream, pts: int) ->
             if indexed:
                 break
     return best
+
+
+def header_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds that the header gives; 0 where it gives none."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else 0.0
+
+
+def frame_times(pts: Sequence[int | None], stream: VideoStream) -> list[float]:
+    """Seconds since the first frame; from the frame rate where presentation times lack or do not rise."""
+    known = [p for p in pts if p is not None]
+    if stream.time_base and len(known) == len(pts) and all(a < b for a, b in pairwise(known)):
+        return [float((p - known[0]) * stream.time_base) for p in known]
+    rate = float(stream.average_rate or 0)
+    return [i / rate if rate else math.nan for i in range(len(pts))]
 
 
 def _ticks(stream: VideoStream, seconds: float) -> int:

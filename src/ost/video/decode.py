@@ -8,25 +8,34 @@ count, its own count holds and the file is decoded once more.
 from __future__ import annotations
 
 import math
-import stat
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from ost.archives import Member, find_member, member_folder, members, within
+from ost.archives import Member
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
-from ost.video.container import decode_packet, demuxed, good_frames, keyframe_packet, opened, packets_from
+from ost.video.container import (
+    decode_packet,
+    demuxed,
+    frame_times,
+    good_frames,
+    header_seconds,
+    keyframe_packet,
+    opened,
+    packets_from,
+    unless_stopped,
+)
 from ost.video.picture import Converter, stacked
-from ost.video.sample import test_indices
+from ost.video.place import is_folder, located
+from ost.video.sample import Part, check_part, indices_within, test_indices
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -41,10 +50,6 @@ MIN_DECODED = 0.5
 SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: it is as fast, and always exact
 
 
-class Cancelled(Exception):
-    """A video was given up because nobody waits for it any more."""
-
-
 @dataclass(frozen=True)
 class _Index:
     """What the packets tell without being decoded.
@@ -53,8 +58,9 @@ class _Index:
         packets: how many there are, from the first keyframe on.
         claimed: how many the header promises, where the file breaks off; else 0.
         pts: presentation times in order; empty unless every packet has its own.
-        keyframes: those of the keyframes.
+        keyframes: presentation times of the keyframes.
         broken_off: whether the file ends within a packet.
+        times: seconds since the first frame, nan where they are not known.
     """
 
     packets: int
@@ -62,6 +68,7 @@ class _Index:
     pts: list[int]
     keyframes: list[int]
     broken_off: bool
+    times: list[float]
 
 
 def decode(
@@ -73,6 +80,7 @@ def decode(
     preprocess: Preprocess | None = None,
     min_decoded: float = MIN_DECODED,
     pick: Pick | None = None,
+    part: Part | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Frames:
     """The sampled frames of a video file, or of a folder of frame images; either may lie in a .tar archive.
@@ -87,10 +95,11 @@ def decode(
         preprocess: scale frames as these weights want them; None keeps the full size.
         min_decoded: share of the expected frames that must come out of the decoder, 0 to 1.
         pick: number of frames -> indices, instead of `test_indices`.
+        part: (start, end) in seconds, to sample only frames from `start` up to and without `end`.
         stop: asked at every packet whether to give up.
 
     Raises:
-        VideoError: the file is missing, unreadable, not a video, or too little of it decodes.
+        VideoError: the file is missing, unreadable, not a video, too little of it decodes, or it has no such part.
         Cancelled: `stop` said so.
         UsageError: a setting is out of range.
     """
@@ -100,48 +109,19 @@ def decode(
         raise UsageError(f"min_decoded is a share between 0 and 1, not {min_decoded}")
     started = time.perf_counter()
     chosen = pick or partial(test_indices, frames=frames, clips=clips)
-    name, place = str(path), Path(path)
-    member = find_member(place)
-    if member is None:
-        _check_readable(name, place)
-    elif member.size == 0:
-        raise VideoError(name, "the archive breaks off before it")
-    if member is None and (place.is_dir() or member_folder(place) is not None):
+    name, place = str(path), located(path)
+    if part is not None:
+        check_part(name, part)
+    if is_folder(place):
         from ost.video.folder import read_folder
 
-        result = read_folder(place, chosen, preprocess, min_decoded)
+        if part is not None:
+            raise VideoError(name, "its frame images have no times, by which a part of it could be taken")
+        result = read_folder(Path(path), chosen, preprocess, min_decoded)
     else:
-        reader = _Reader(name, member or place, preprocess, min_decoded, stop)
+        reader = _Reader(name, place, preprocess, min_decoded, part, stop)
         result = reader.keyframes(frames, clips) if sampling == "keyframes" else reader.uniform(chosen)
     return replace(result, clips=clips, seconds=time.perf_counter() - started)
-
-
-def _check_readable(name: str, place: Path) -> None:
-    try:
-        mode = place.stat().st_mode
-        if stat.S_ISDIR(mode):
-            return
-        if not stat.S_ISREG(mode):  # a pipe would let us wait for ever
-            raise VideoError(name, "it is neither a file nor a folder")
-        with place.open("rb") as file:
-            if not file.read(1):
-                raise VideoError(name, "the file is empty")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if found := within(place):
-            if member_folder(place) is not None:
-                return
-            broken = members(found[0]).broken
-            cause = "there is no such file in the archive"
-            raise VideoError(
-                name, f"{cause}, of which not all can be read: {broken}" if broken else cause
-            ) from error
-        raise VideoError(name, "there is no such file") from error
-    except PermissionError as error:
-        raise VideoError(name, "no permission to read it") from error
-    except OSError as error:
-        raise VideoError(name, f"it cannot be read ({error.strerror or error})") from error
-    except ValueError as error:  # a NUL in the name
-        raise VideoError(repr(name), "that is not a file name") from error
 
 
 class _Picture(NamedTuple):
@@ -160,8 +140,10 @@ class _Reader:
         place: Path | Member,
         preprocess: Preprocess | None,
         min_decoded: float,
+        part: Part | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> None:
+        self.part = part
         self.stop = stop or (lambda: False)
         self.name = name
         self.place = place
@@ -171,27 +153,36 @@ class _Reader:
     def uniform(self, pick: Pick) -> Frames:
         """Exact sampling: by seeking where frames are wanted sparsely from a long file, else in sequence."""
         index = self._read_index()
-        wanted = pick(max(1, index.packets))
+        wanted = self._wanted(pick, index.times if self.part else [math.nan] * index.packets)
         found: dict[int, _Picture] = {}
         decoded = index.packets
         if _is_sparse(index, wanted):
             found = self._seek(index, wanted)
         if not found:
-            found, decoded = self._in_sequence(wanted)
-            if decoded and pick(decoded) != wanted:
-                wanted = pick(decoded)
+            found, times = self._in_sequence(wanted)
+            if times and (truly := self._wanted(pick, times)) != wanted:
+                wanted = truly
                 if not all(i in found for i in wanted):
-                    found, decoded = self._in_sequence(wanted)
+                    found, times = self._in_sequence(wanted)
+            decoded = len(times)
         notices = self._judge(decoded if found else 0, index)
         return self._frames([found[_nearest(i, found)] for i in wanted], decoded, notices)
+
+    def _wanted(self, pick: Pick, times: list[float]) -> list[int]:
+        """The indices to sample of a file whose frames have these times."""
+        if self.part is None:
+            return pick(max(1, len(times)))
+        inside = indices_within(self.name, times, self.part)
+        return [inside[i] for i in pick(len(inside))]
 
     def keyframes(self, frames: int, clips: int) -> Frames:
         """Approximate sampling: one keyframe for each wanted time, the rest of the file left unread."""
         wanted = test_indices(1_000_000, frames, clips)
         with opened(self.name, self.place) as (container, stream):
-            duration = _duration(container, stream)
+            start, end = self.part or (0.0, None)
+            end = header_seconds(container, stream) if end is None else end
             pictures = [
-                self._keyframe_at(container, stream, t * duration / 1e6)
+                self._keyframe_at(container, stream, start + t * (end - start) / 1e6)
                 for t in self._unless_stopped(iter(wanted))
             ]
         seen = {i: picture for i, picture in enumerate(pictures) if picture is not None}
@@ -245,34 +236,33 @@ class _Reader:
                 broken_off = True
             broken_off = broken_off or _ends_early(container, ends)
             claimed = _claimed(container, stream) if broken_off else 0
-        first = min(keyframes, default=-math.inf)
-        known = sorted({p for p in pts if p is not None})
-        complete = len(known) == len(pts)
-        shown = [p for p in known if p >= first] if complete else []
-        return _Index(len(shown) or len(pts), claimed, shown, sorted(keyframes), broken_off)
+            first = min(keyframes, default=-math.inf)
+            known = sorted({p for p in pts if p is not None})
+            complete = len(known) == len(pts)
+            shown = [p for p in known if p >= first] if complete else []
+            times = frame_times(shown or [None] * len(pts), stream) if self.part else []
+        return _Index(len(shown) or len(pts), claimed, shown, sorted(keyframes), broken_off, times)
 
-    def _in_sequence(self, wanted: list[int]) -> tuple[dict[int, _Picture], int]:
-        """Decode from first to last frame; the wanted ones by index, and how many there were."""
-        keep, count = set(wanted), 0
+    def _in_sequence(self, wanted: list[int]) -> tuple[dict[int, _Picture], list[float]]:
+        """Decode from first to last frame; the wanted ones by index, and the times of all."""
+        keep = set(wanted)
         kept: dict[int, np.ndarray] = {}
         pts: list[int | None] = []
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
-            for count, frame in enumerate(
-                good_frames(self._unless_stopped(demuxed(container, stream))), start=1
-            ):
+            for i, frame in enumerate(good_frames(self._unless_stopped(demuxed(container, stream)))):
                 pts.append(frame.pts)
-                if count - 1 in keep:
-                    kept[count - 1] = self.convert(frame)
-            times = _times(pts, stream)
-        return {i: _Picture(pixels, times[i]) for i, pixels in kept.items()}, count
+                if i in keep:
+                    kept[i] = self.convert(frame)
+            times = frame_times(pts, stream)
+        return {i: _Picture(pixels, times[i]) for i, pixels in kept.items()}, times
 
     def _seek(self, index: _Index, wanted: list[int]) -> dict[int, _Picture]:
         """The wanted frames by seeking to the keyframe before each; empty if one is not in its place."""
         found: dict[int, _Picture] = {}
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
-            times = _times(index.pts, stream)
+            times = frame_times(index.pts, stream)
             position, frames = -1, iter(())
             for i in sorted(set(wanted)):
                 keyframe = index.keyframes[bisect_right(index.keyframes, index.pts[i]) - 1]
@@ -287,10 +277,7 @@ class _Reader:
         return found
 
     def _unless_stopped(self, steps: Iterator[T]) -> Iterator[T]:
-        for step in steps:
-            if self.stop():
-                raise Cancelled(self.name)
-            yield step
+        return unless_stopped(self.name, steps, self.stop)
 
     def _judge(self, decoded: int, index: _Index) -> tuple[str, ...]:
         """Refuse a file of which too little decodes, and say so where a part is missing."""
@@ -328,12 +315,6 @@ def _nearest(i: int, found: dict[int, _Picture]) -> int:
     return i if i in found else min(found, key=lambda j: abs(j - i))
 
 
-def _duration(container: InputContainer, stream: VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else 0.0
-
-
 def _ends_early(container: InputContainer, ends: dict[int, int]) -> bool:
     """Whether the last sound and picture come well before the end that the header tells.
 
@@ -347,19 +328,10 @@ def _claimed(container: InputContainer, stream: VideoStream) -> int:
     """The number of frames that the header tells; Matroska tells only how long the film is."""
     if stream.frames or "matroska" not in container.format.name:
         return stream.frames
-    return round(_duration(container, stream) * float(stream.average_rate or 0))
+    return round(header_seconds(container, stream) * float(stream.average_rate or 0))
 
 
 def _shown_from(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
     """Frames from a keyframe on, without those that are decoded after it and shown before it."""
     frames = good_frames(packets_from(container, stream, keyframe))
     return (frame for frame in frames if frame.pts is None or frame.pts >= keyframe)
-
-
-def _times(pts: Sequence[int | None], stream: VideoStream) -> list[float]:
-    """Seconds since the first frame; from the frame rate where presentation times lack or do not rise."""
-    known = [p for p in pts if p is not None]
-    if stream.time_base and len(known) == len(pts) and all(a < b for a, b in pairwise(known)):
-        return [float((p - known[0]) * stream.time_base) for p in known]
-    rate = float(stream.average_rate or 0)
-    return [i / rate if rate else math.nan for i in range(len(pts))]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ost.errors import UsageError
+from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     import numpy as np
 
 CROPS = (1, 3, 5, 10)
+Part = tuple[float, float | None]  # from the first up to and without the second, in seconds; None is the end
 
 
 def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
@@ -28,7 +30,9 @@ def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
     _check(n, frames, clips)
     a = n / frames
     return [
-        min(n - 1, math.floor(i * a + a * (2 * k + 1) / (2 * clips)))
+        min(
+            n - 1, math.floor(i * a + a * ((2 * k + 1) / (2 * clips)))
+        )  # exactly a / 2 for the middle of odd C
         for k in range(clips)
         for i in range(frames)
     ]
@@ -44,6 +48,37 @@ def train_indices(n: int, frames: int, rng: np.random.Generator) -> list[int]:
     if a == 0:
         return [min(n - 1, round(i * n / frames)) for i in range(frames)]
     return [i * a + int(offset) for i, offset in enumerate(rng.integers(a, size=frames))]
+
+
+def check_part(name: str, part: Part) -> None:
+    """Raise VideoError unless a part of a video begins at 0 or later, and before it ends."""
+    start, end = part
+    if not (0 <= start < (math.inf if end is None else end)):
+        raise VideoError(name, f"a part from {start:g} to {_end(end)} seconds is not one")
+
+
+def indices_within(name: str, times: Sequence[float], part: Part) -> list[int]:
+    """The frames of a part, as indices of all frames' times.
+
+    Raises:
+        VideoError: there are none, or the frames have no times.
+    """
+    start, end = part
+    if any(map(math.isnan, times)):
+        raise VideoError(name, "its frames have no times, by which a part of it could be taken")
+    inside = [i for i, seconds in enumerate(times) if start <= seconds < (math.inf if end is None else end)]
+    if not inside:
+        raise VideoError(name, nothing_within(part, times[-1] if times else 0.0))
+    return inside
+
+
+def nothing_within(part: Part, last: float) -> str:
+    """The sentence of a part without frames, of a video whose last frame is at `last` seconds."""
+    return f"it has no frame from {part[0]:g} to {_end(part[1])} seconds; its last is at {last:g}"
+
+
+def _end(end: float | None) -> str:
+    return "the end" if end is None else f"{end:g}"
 
 
 def _check(n: int, frames: int, clips: int) -> None:

@@ -1,0 +1,231 @@
+"""One video -> its pixels, as the reader's decoders make them: whole, a part of it, or chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from torch import Tensor
+
+from ost.errors import OstError, UsageError, VideoError, internal_error
+from ost.recognition.settings import FrameRate, Views
+from ost.types import FrameEmbeddings, Frames, Preprocess, Sample, Seconds, Span, Thumbnails
+from ost.video.chunks import decode_chunks
+from ost.video.container import Cancelled
+from ost.video.decode import decode
+from ost.video.live import LiveFrames
+from ost.video.sample import Part
+from ost.video.thumbnails import thumbnails
+from ost.video.transform import view_pixels, view_preprocess
+
+Source = str | Path | Span | tuple[str | Path, float, float | None] | Frames | LiveFrames
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A video that was read, or a chunk of one.
+
+    Attributes:
+        path: the video as the caller named it; a part of one as a media fragment, `clip.mp4#t=10,20`.
+        embeddings: [V, T, D], one row a view; of a chunk [1, T, D].
+        sample: which frames they are.
+        thumbnails: pictures of the middle clip's frames; None where they were not asked for.
+        seconds: of decoding, and of the towers its share of what it went through with; 0 for what was kept.
+        chunk: which chunk of its video it is.
+        last: whether no chunk of its video follows; of a live source that is not known.
+    """
+
+    path: str
+    embeddings: FrameEmbeddings
+    sample: Sample
+    thumbnails: Thumbnails | None = None
+    seconds: Seconds = Seconds()  # noqa: RUF009 - frozen
+    chunk: int = 0
+    last: bool = True
+
+
+class Kept(Protocol):
+    """Readings that are kept from one run to the next; see `ost.recognition.store.Store`."""
+
+    def identity(self, path: str | Path, part: Part | None = None) -> str | None:
+        """What a video or a part of it is kept under, as it is now; None if it cannot be kept."""
+        ...
+
+    def get(self, identity: str | None, chunk: int = 0) -> Reading | None:
+        """The reading kept under it, if there is one, under a path of no meaning."""
+        ...
+
+    def put(self, identity: str | None, reading: Reading) -> None:
+        """Keep a reading."""
+        ...
+
+
+@dataclass
+class Unit:
+    """A video or chunk on its way through the reader.
+
+    Attributes:
+        path: see `Reading`.
+        last: whether no unit of its video follows.
+        identity: what it is kept under.
+        pixels: uint8 [V, T, 3, size, size]; None where `found` is there already.
+        found: what comes out.
+    """
+
+    path: str
+    last: bool = True
+    identity: str | None = None
+    chunk: int = 0
+    pixels: Tensor | None = None
+    sample: Sample | None = None
+    thumbnails: Thumbnails | None = None
+    decoding: float = 0.0
+    found: Reading | VideoError | None = None
+
+    @property
+    def count(self) -> int:
+        """Frames that go through the towers."""
+        return 0 if self.pixels is None else self.pixels.shape[0] * self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Videos -> units.
+
+    Attributes:
+        preprocess: the pixels that the towers want.
+        views: what to look at.
+        kept: readings of earlier runs.
+        pictures: whether to make thumbnails.
+        stop: is seen at every packet.
+    """
+
+    preprocess: Preprocess
+    views: Views | FrameRate
+    kept: Kept | None
+    pictures: bool
+    stop: Event
+
+    def units(self, video: Source) -> Iterator[Unit]:
+        """Yield the units of a video; whatever goes wrong with it is its failure and its last unit."""
+        path = path_of(video)
+        try:
+            if isinstance(self.views, FrameRate):
+                yield from self._chunks(path, video, self.views)
+            else:
+                yield self._whole(path, video, self.views)
+        except UsageError:  # of the settings, and so of every video
+            raise
+        except Exception as error:
+            found = failure(path, error)
+            yield Unit(path, found=VideoError(path, found.cause) if isinstance(video, tuple) else found)
+
+    def _whole(self, path: str, video: Source, views: Views) -> Unit:
+        if isinstance(video, LiveFrames):
+            raise VideoError(
+                path, "a live source has no end over which to spread frames; read it at a frame rate"
+            )
+        unit, found = Unit(path), None
+        if isinstance(video, Frames):
+            frames = video
+        else:
+            file, part = _file_and_part(video)
+            if self.kept is not None:
+                unit.identity = self.kept.identity(file, part)
+                found = self.kept.get(unit.identity)
+            if found is not None and not self.pictures:
+                unit.found = replace(found, path=path)
+                return unit
+            frames = decode_views(file, self.preprocess, views, self.stop, part)
+        unit.thumbnails = thumbnails(frames) if self.pictures else None
+        unit.sample, unit.decoding = frames.sample, frames.seconds
+        if found is not None:
+            seconds = Seconds(decoding=frames.seconds)
+            unit.found = replace(found, path=path, thumbnails=unit.thumbnails, seconds=seconds)
+        else:
+            unit.pixels = view_pixels(frames, self.preprocess, views.crops)
+        return unit
+
+    def _chunks(self, path: str, video: Source, rate: FrameRate) -> Iterator[Unit]:
+        identity, number = None, 0
+        if isinstance(video, Frames):
+            raise VideoError(path, "frames that were sampled before cannot be sampled at a rate")
+        if isinstance(video, LiveFrames):
+            chunks = video.chunks(rate.fps, rate.chunk_frames, self.preprocess, self.stop.is_set)
+        else:
+            file, part = _file_and_part(video)
+            identity = None if self.kept is None else self.kept.identity(file, part)
+            for number in count():
+                found = None if self.kept is None else self.kept.get(identity, number)
+                if found is None:
+                    break
+                yield Unit(path, found.last, chunk=number, found=replace(found, path=path))
+                if found.last:
+                    return
+            chunks = decode_chunks(
+                file,
+                fps=rate.fps,
+                chunk_frames=rate.chunk_frames,
+                preprocess=self.preprocess,
+                part=part,
+                skip=number,
+                stop=self.stop.is_set,
+            )
+        for chunk, (frames, last) in enumerate(chunks, number):
+            pixels = view_pixels(frames, self.preprocess)
+            yield Unit(path, last, identity, chunk, pixels, frames.sample, decoding=frames.seconds)
+
+
+def path_of(video: Source) -> str:
+    """What results of a video are named by."""
+    if isinstance(video, Frames):
+        return video.path
+    if isinstance(video, LiveFrames):
+        return video.name
+    return str(Span(*video)) if isinstance(video, tuple) else str(video)
+
+
+def _file_and_part(
+    video: str | Path | tuple[str | Path, float, float | None],
+) -> tuple[str | Path, Part | None]:
+    return (video[0], (video[1], video[2])) if isinstance(video, tuple) else (video, None)
+
+
+def decode_views(
+    path: str | Path,
+    preprocess: Preprocess,
+    views: Views,
+    stop: Event | None = None,
+    part: Part | None = None,
+) -> Frames:
+    """The frames of a video's views, scaled as the weights want them.
+
+    Raises:
+        VideoError: the video cannot be used.
+        Cancelled: `stop` was set meanwhile.
+    """
+    return decode(
+        path,
+        frames=views.frames,
+        clips=views.clips,
+        sampling=views.sampling,
+        preprocess=view_preprocess(preprocess, views.crops),
+        min_decoded=views.min_decoded,
+        part=part,
+        stop=None if stop is None else stop.is_set,
+    )
+
+
+def failure(path: str, error: Exception) -> VideoError:
+    """What went wrong with a video, as its failure; with what nobody foresaw as its cause."""
+    if isinstance(error, VideoError):
+        return error
+    if isinstance(error, Cancelled):
+        return VideoError(path, "reading it was cancelled")
+    found = VideoError(path, str(error) if isinstance(error, OstError) else internal_error(error))
+    found.__cause__ = error
+    return found

@@ -1,0 +1,183 @@
+"""A video of any length -> its frames at an even rate, in chunks, so that memory stays bounded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ost.errors import VideoError
+from ost.types import Frames, Preprocess
+from ost.video.container import demuxed, good_frames, header_seconds, opened, unless_stopped
+from ost.video.picture import Converter, stacked
+from ost.video.place import is_folder, located
+from ost.video.sample import Part, check_part, nothing_within
+
+if TYPE_CHECKING:
+    import numpy as np
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+FPS = 4.0
+CHUNK_FRAMES = 128
+SEEK_LEADS = (0, 5, 30)  # seconds before a part; containers without an index land beyond it
+ROUNDING = 1e-6  # seconds by which a time may lie before its instant
+LEAST_SHARE = 0.95  # of the header's seconds; a file whose pictures end earlier has a notice
+
+
+class Chunk(NamedTuple):
+    """Consecutive frames of a video at an even rate, and whether they are its last."""
+
+    frames: Frames
+    last: bool
+
+
+def decode_chunks(
+    path: str | Path,
+    *,
+    fps: float = FPS,
+    chunk_frames: int = CHUNK_FRAMES,
+    preprocess: Preprocess | None = None,
+    part: Part | None = None,
+    skip: int = 0,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Chunk]:
+    """Yield the frames of a video at an even rate, `chunk_frames` at a time.
+
+    A frame is taken if it is the first at or after an instant k / fps, so that none is taken twice and every part of a
+    video has the frames that the whole has there. The file is decoded once, in sequence.
+
+    Args:
+        path: a video file, which may lie in a .tar archive.
+        fps: frames a second.
+        chunk_frames: frames a chunk; the last may have fewer.
+        preprocess: scale frames as these weights want them; None keeps the full size.
+        part: (start, end) in seconds, to take only frames from `start` up to and without `end`.
+        skip: chunks to leave out at the beginning.
+        stop: asked at every packet whether to give up.
+
+    Raises:
+        VideoError: the file is missing, unreadable, not a video, its frames have no times, or it has no such part.
+        Cancelled: `stop` said so.
+    """
+    name, place = str(path), located(path)
+    start, end = part or (0.0, None)
+    check_part(name, (start, end))
+    if is_folder(place):
+        raise VideoError(name, "its frame images have no times, by which to take them at a rate")
+    convert, taken, seconds = Converter(name, preprocess), 0, 0.0
+    collected, instants = _Collected(name, chunk_frames), Instants(start, fps)
+    with opened(name, place) as (container, stream):
+        stream.thread_type = "AUTO"
+        for seconds, frame in _timed_from(name, container, stream, start, stop or (lambda: False)):
+            if end is not None and seconds >= end:
+                break
+            if not instants.reached(seconds):
+                continue
+            taken += 1
+            if taken > skip * chunk_frames:
+                if collected.full:  # it is known only now that the chunk before is not the last
+                    yield Chunk(collected.frames(), last=False)
+                collected.add(convert(frame), seconds)
+        claimed = header_seconds(container, stream)
+    if not taken:
+        raise VideoError(name, nothing_within((start, end), seconds))
+    if collected.times:
+        early = end is None and seconds < LEAST_SHARE * claimed - 1
+        notice = f"its pictures end at {seconds:.1f} s, and its header gives {claimed:.1f} s"
+        yield Chunk(collected.frames((notice,) if early else ()), last=True)
+
+
+class Instants:
+    """The instants k / fps from a time on, of which each frame that is first at or after one reaches it."""
+
+    def __init__(self, start: float, fps: float) -> None:
+        self.fps, self.next = fps, math.ceil(start * fps - ROUNDING)
+
+    def reached(self, seconds: float) -> bool:
+        """Whether a frame at that time is the first at or after the next instant."""
+        if (seconds + ROUNDING) * self.fps < self.next:
+            return False
+        self.next = math.floor((seconds + ROUNDING) * self.fps) + 1
+        return True
+
+
+class _Collected:
+    """The frames of a chunk so far."""
+
+    def __init__(self, name: str, chunk_frames: int) -> None:
+        self.name, self.chunk_frames = name, chunk_frames
+        self.pictures: list[np.ndarray] = []
+        self.times: list[float] = []
+        self.started = time.perf_counter()
+
+    @property
+    def full(self) -> bool:
+        """Whether the chunk has all its frames."""
+        return len(self.times) == self.chunk_frames
+
+    def add(self, picture: np.ndarray, seconds: float) -> None:
+        """Add a frame."""
+        self.pictures.append(picture)
+        self.times.append(round(seconds, 4))
+
+    def frames(self, notices: tuple[str, ...] = ()) -> Frames:
+        """The chunk, which begins anew."""
+        if len({picture.shape for picture in self.pictures}) > 1:
+            notices = (*notices, "the picture changes its size; all frames are stretched to the first one's")
+        pixels, times, now = stacked(self.pictures), tuple(self.times), time.perf_counter()
+        seconds, self.started = now - self.started, now
+        self.pictures, self.times = [], []
+        return Frames(pixels, times, self.name, decoded=len(times), notices=notices, seconds=seconds)
+
+
+def _timed_from(
+    name: str, container: InputContainer, stream: VideoStream, start: float, stop: Callable[[], bool]
+) -> Iterator[tuple[float, VideoFrame]]:
+    """The frames from a time on with their times, reached by seeking where the file can be sought in."""
+
+    def decoded() -> Iterator[VideoFrame]:
+        return good_frames(unless_stopped(name, demuxed(container, stream), stop))
+
+    frames = decoded()
+    first = next(frames, None)
+    if first is None:
+        raise VideoError(name, "no frame of it can be decoded")
+    base, origin = stream.time_base or Fraction(1), first.pts
+    if start <= 0 or origin is None:
+        yield from _timed(name, chain([first], frames), stream, origin)
+        return
+    for lead in SEEK_LEADS:
+        container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
+        frames = decoded()
+        hit = next(frames, None)
+        if hit is not None and hit.pts is not None and float((hit.pts - origin) * base) <= start:
+            yield from _timed(name, chain([hit], frames), stream, origin)
+            return
+    container.seek(origin, stream=stream, backward=True)  # no seeking comes near
+    yield from _timed(name, decoded(), stream, origin)
+
+
+def _timed(
+    name: str, frames: Iterator[VideoFrame], stream: VideoStream, origin: int | None
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames with seconds since `origin`; where times fall back or lack, they go on at the frame rate."""
+    base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)
+    last, shift = -math.inf, 0.0
+    for frame in frames:
+        seconds = math.nan
+        if origin is not None and frame.pts is not None:
+            seconds = float((frame.pts - origin) * base) + shift
+        if not seconds > last:
+            if not rate:
+                raise VideoError(name, "its frames have no times, by which to take them at a rate")
+            expected = 0.0 if last == -math.inf else last + 1 / rate
+            shift += 0.0 if math.isnan(seconds) else expected - seconds
+            seconds = expected
+        yield seconds, frame
+        last = seconds

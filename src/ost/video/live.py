@@ -1,0 +1,126 @@
+"""Frames of a live source, pushed by one thread and taken in chunks by the reader of another."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from threading import Condition
+from typing import Literal
+
+import numpy as np
+
+from ost.errors import UsageError
+from ost.types import Frames, Preprocess
+from ost.video.chunks import Chunk, Instants
+from ost.video.picture import check_size, scaled_rgb, stacked
+
+Drop = Literal["oldest", "newest", "none"]
+DROPS = ("oldest", "newest", "none")
+WAIT = 0.1  # seconds between two looks at whether to give up
+
+
+class LiveFrames:
+    """A live source as an input of the reader: what was pushed and not taken yet is kept up to `capacity`.
+
+    Args:
+        name: what results are named by.
+        capacity: frames that wait at most; beyond the reader's frame rate none wait.
+        drop: which frame goes when there is no room: the "oldest" (the answer stays close to now), the "newest", or
+            "none", where `push` waits.
+    """
+
+    def __init__(self, name: str, *, capacity: int = 64, drop: Drop = "oldest") -> None:
+        if drop not in DROPS:
+            raise UsageError(f"drop is {', '.join(DROPS)}, not {drop!r}")
+        if capacity < 1:
+            raise UsageError(f"a live source needs room for at least 1 frame, not {capacity}")
+        self.name, self.capacity, self.drop = name, capacity, drop
+        self.dropped = 0
+        self._waiting: deque[tuple[np.ndarray, float]] = deque()
+        self._change = Condition()
+        self._closed = False
+        self._began: float | None = None
+        self._instants: Instants | None = None
+
+    def push(self, pixels: np.ndarray, seconds: float | None = None) -> bool:
+        """Offer a frame; whether it was kept. Frames beyond the reader's rate are not.
+
+        Args:
+            pixels: uint8 [H, W, 3], upright RGB; not to be changed afterwards.
+            seconds: its time; by default the seconds since the first frame was pushed.
+
+        Raises:
+            UsageError: it is no picture.
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise UsageError(f"a frame is uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        with self._change:
+            now = time.monotonic()
+            self._began = now if self._began is None else self._began
+            at = now - self._began if seconds is None else seconds
+            if self._closed or (self._instants is not None and not self._instants.reached(at)):
+                return False
+            if len(self._waiting) >= self.capacity and self.drop == "newest":
+                self.dropped += 1
+                return False
+            if self.drop == "none":
+                self._change.wait_for(lambda: self._closed or len(self._waiting) < self.capacity)
+                if self._closed:
+                    return False
+            elif len(self._waiting) >= self.capacity:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append((pixels, at))
+            self._change.notify_all()
+            return True
+
+    def close(self) -> None:
+        """End the source: what waits is still read."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+    def chunks(
+        self, fps: float, chunk_frames: int, preprocess: Preprocess | None, stop: Callable[[], bool]
+    ) -> Iterator[Chunk]:
+        """Yield what waits, at once and at most `chunk_frames` of it; an empty chunk never comes.
+
+        Where the towers are slower than the source, chunks grow, and then frames are dropped.
+        """
+        self._instants = Instants(0.0, fps)
+        told = 0
+        try:
+            while True:
+                with self._change:
+                    while not self._waiting and not self._closed and not stop():
+                        self._change.wait(WAIT)
+                    if stop() or not self._waiting:
+                        return
+                    taken = [self._waiting.popleft() for _ in range(min(chunk_frames, len(self._waiting)))]
+                    dropped, told = self.dropped - told, self.dropped
+                    self._change.notify_all()
+                notices = (f"{dropped} frames were dropped, as the towers were busy",) if dropped else ()
+                yield Chunk(self._frames(taken, preprocess, notices), last=False)
+        finally:
+            self.close()
+
+    def _frames(
+        self,
+        taken: list[tuple[np.ndarray, float]],
+        preprocess: Preprocess | None,
+        notices: tuple[str, ...],
+    ) -> Frames:
+        started = time.perf_counter()
+        for pixels, _ in taken:
+            check_size(self.name, pixels.shape[1], pixels.shape[0])
+        pictures = stacked([scaled_rgb(pixels, preprocess) for pixels, _ in taken])
+        times = tuple(round(seconds, 4) for _, seconds in taken)
+        return Frames(
+            pictures,
+            times,
+            self.name,
+            decoded=len(times),
+            notices=notices,
+            seconds=time.perf_counter() - started,
+        )
