@@ -90,6 +90,12 @@ def readable_size(count: float) -> str:
     return f"{number:.0f} B" if not unit else f"{number:.3g} {unit}B"
 
 
+def touch(path: Path) -> None:
+    """Note that a file is used now."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 class Use:
     """A run's use of the cache: what it has touched is not pruned by any process until it ends.
 
@@ -122,8 +128,7 @@ class Use:
         """Note that this run uses a file."""
         if path not in self._touched:
             self._touched.add(path)
-            with suppress(OSError):
-                os.utime(path)
+            touch(path)
 
 
 class Room:

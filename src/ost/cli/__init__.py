@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import ost
+from ost.cli.cache import cache_app
 from ost.cli.command import command
 from ost.cli.demo import demo
 from ost.cli.describe import describe
@@ -29,6 +30,7 @@ command(app)(evaluate)
 command(app)(describe)
 app.add_typer(packs_app, name="packs")
 app.add_typer(weights_app, name="weights")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(wanted: bool) -> None:

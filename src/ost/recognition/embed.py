@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ost.activity import activity
 from ost.backbones.base import Backbone, TextEmbeddings, towers_hash
+from ost.cache import touch
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
 from ost.files import atomic, cache_folder, text_hash
@@ -138,5 +139,6 @@ def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str)
         }
     except (SafetensorError, KeyError, ValueError, OSError):  # damaged: make it anew
         return None
+    touch(place)
     backbone.notices.extend(notices)
     return ClassHead(pack.names, kinds, backbone.logit_scale, key)

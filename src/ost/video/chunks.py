@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import demuxed, good_frames, header_seconds, opened, unless_stopped
@@ -19,6 +20,7 @@ from ost.video.sample import Part, check_part, nothing_within
 
 if TYPE_CHECKING:
     import numpy as np
+    from av import Packet
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -70,27 +72,22 @@ def decode_chunks(
     check_part(name, (start, end))
     if is_folder(place):
         raise VideoError(name, "its frame images have no times, by which to take them at a rate")
-    convert, taken, seconds = Converter(name, preprocess), 0, 0.0
-    collected, instants = _Collected(name, chunk_frames), Instants(start, fps)
-    with opened(name, place) as (container, stream):
-        stream.thread_type = "AUTO"
-        for seconds, frame in _timed_from(name, container, stream, start, stop or (lambda: False)):
-            if end is not None and seconds >= end:
-                break
-            if not instants.reached(seconds):
-                continue
-            taken += 1
-            if taken > skip * chunk_frames:
-                if collected.full:  # it is known only now that the chunk before is not the last
-                    yield Chunk(collected.frames(), last=False)
-                collected.add(convert(frame), seconds)
-        claimed = header_seconds(container, stream)
+    convert, film = Converter(name, preprocess), _Film(name, place, stop or (lambda: False))
+    collected, instants, taken = _Collected(name, chunk_frames), Instants(start, fps), 0
+    for seconds, frame in film.frames(start):
+        if end is not None and seconds >= end:
+            break
+        if not instants.reached(seconds):
+            continue
+        taken += 1
+        if taken > skip * chunk_frames:
+            if collected.full:  # it is known only now that the chunk before is not the last
+                yield Chunk(collected.frames(), last=False)
+            collected.add(convert(frame), seconds)
     if not taken:
-        raise VideoError(name, nothing_within((start, end), seconds))
+        raise VideoError(name, nothing_within((start, end), film.seconds))
     if collected.times:
-        early = end is None and seconds < LEAST_SHARE * claimed - 1
-        notice = f"its pictures end at {seconds:.1f} s, and its header gives {claimed:.1f} s"
-        yield Chunk(collected.frames((notice,) if early else ()), last=True)
+        yield Chunk(collected.frames(film.notices() if end is None else ()), last=True)
 
 
 class Instants:
@@ -136,48 +133,74 @@ class _Collected:
         return Frames(pixels, times, self.name, decoded=len(times), notices=notices, seconds=seconds)
 
 
-def _timed_from(
-    name: str, container: InputContainer, stream: VideoStream, start: float, stop: Callable[[], bool]
-) -> Iterator[tuple[float, VideoFrame]]:
-    """The frames from a time on with their times, reached by seeking where the file can be sought in."""
+class _Film:
+    """A file as frames with their times, one pass from some time on.
 
-    def decoded() -> Iterator[VideoFrame]:
-        return good_frames(unless_stopped(name, demuxed(container, stream), stop))
+    Attributes:
+        seconds: when the last frame was shown, since the first of the file.
+        end: when it ends by its own clock, which need not begin at 0.
+        claimed: seconds that the header gives.
+    """
 
-    frames = decoded()
-    first = next(frames, None)
-    if first is None:
-        raise VideoError(name, "no frame of it can be decoded")
-    base, origin = stream.time_base or Fraction(1), first.pts
-    if start <= 0 or origin is None:
-        yield from _timed(name, chain([first], frames), stream, origin)
-        return
-    for lead in SEEK_LEADS:
-        container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
-        frames = decoded()
-        hit = next(frames, None)
-        if hit is not None and hit.pts is not None and float((hit.pts - origin) * base) <= start:
-            yield from _timed(name, chain([hit], frames), stream, origin)
-            return
-    container.seek(origin, stream=stream, backward=True)  # no seeking comes near
-    yield from _timed(name, decoded(), stream, origin)
+    def __init__(self, name: str, place: Path | Member, stop: Callable[[], bool]) -> None:
+        self.name, self.place, self.stop = name, place, stop
+        self.seconds = self.end = self.claimed = 0.0
+        self._lacks_times = False
 
+    def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
+        """Yield (seconds, frame) from some frame at or before `start` on, sought where the file can be sought in."""
+        with opened(self.name, self.place) as (container, stream):
+            stream.thread_type = "AUTO"
+            self.claimed = header_seconds(container, stream)
+            # AVI holds no presentation times: FFmpeg counts packets, in their order in the file.
+            self._lacks_times = container.format.name == "avi" and stream.codec_context.has_b_frames
+            frames = self._decoded(container, stream)
+            first = next(frames, None)
+            if first is None:
+                raise VideoError(self.name, "no frame of it can be decoded")
+            base, origin = stream.time_base or Fraction(1), None if self._lacks_times else first.pts
+            if start <= 0 or origin is None:
+                yield from self._timed(chain([first], frames), stream, origin)
+                return
+            for lead in SEEK_LEADS:
+                container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
+                frames = self._decoded(container, stream)
+                hit = next(frames, None)
+                if hit is not None and hit.pts is not None and float((hit.pts - origin) * base) <= start:
+                    yield from self._timed(chain([hit], frames), stream, origin)
+                    return
+        yield from self.frames(0.0)  # seeking comes nowhere near
 
-def _timed(
-    name: str, frames: Iterator[VideoFrame], stream: VideoStream, origin: int | None
-) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames with seconds since `origin`; where times fall back or lack, they go on at the frame rate."""
-    base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)
-    last, shift = -math.inf, 0.0
-    for frame in frames:
-        seconds = math.nan
-        if origin is not None and frame.pts is not None:
-            seconds = float((frame.pts - origin) * base) + shift
-        if not seconds > last:
-            if not rate:
-                raise VideoError(name, "its frames have no times, by which to take them at a rate")
-            expected = 0.0 if last == -math.inf else last + 1 / rate
-            shift += 0.0 if math.isnan(seconds) else expected - seconds
-            seconds = expected
-        yield seconds, frame
-        last = seconds
+    def notices(self) -> tuple[str, ...]:
+        """What is to be said of a file that was read to its end."""
+        if max(self.seconds, self.end) >= LEAST_SHARE * self.claimed - 1:
+            return ()
+        return (f"its pictures end at {self.seconds:.1f} s, and its header gives {self.claimed:.1f} s",)
+
+    def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        return good_frames(unless_stopped(self.name, self._seen(container, stream), self.stop))
+
+    def _seen(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+        """Packets, noting whether one lacks its time: then those of the frames are guesses of the decoder's."""
+        for packet in demuxed(container, stream):
+            self._lacks_times = self._lacks_times or (packet.size > 0 and packet.pts is None)
+            yield packet
+
+    def _timed(
+        self, frames: Iterator[VideoFrame], stream: VideoStream, origin: int | None
+    ) -> Iterator[tuple[float, VideoFrame]]:
+        """Frames with seconds since `origin`; where times fall back or lack, they go on at the frame rate."""
+        base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)
+        last, shift = -math.inf, 0.0
+        for i, frame in enumerate(frames):
+            seconds = i / rate if origin is None and rate else math.nan
+            if origin is not None and frame.pts is not None:
+                seconds = float((frame.pts - origin) * base) + shift
+                self.end = float(frame.pts * base)
+            if not seconds > last:
+                if not rate:
+                    raise VideoError(self.name, "its frames have no times, by which to take them at a rate")
+                shift += 0.0 if math.isnan(seconds) else last + 1 / rate - seconds
+                seconds = last + 1 / rate
+            self.seconds = last = seconds
+            yield seconds, frame

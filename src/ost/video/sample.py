@@ -74,7 +74,8 @@ def indices_within(name: str, times: Sequence[float], part: Part) -> list[int]:
 
 def nothing_within(part: Part, last: float) -> str:
     """The sentence of a part without frames, of a video whose last frame is at `last` seconds."""
-    return f"it has no frame from {part[0]:g} to {_end(part[1])} seconds; its last is at {last:g}"
+    more = f"; its last is at {last:g}" if last < part[0] else ""
+    return f"it has no frame from {part[0]:g} to {_end(part[1])} seconds{more}"
 
 
 def _end(end: float | None) -> str:

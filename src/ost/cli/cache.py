@@ -1,0 +1,71 @@
+"""`ost cache`: what is kept on disk from one run to the next, and how it goes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ost.cache import KINDS, parse_size, prune, readable_size, size_limit, usage
+from ost.cli.command import command, guarded
+from ost.cli.terminal import stdout
+from ost.files import cache_folder
+
+cache_app = typer.Typer(invoke_without_command=True, help="What is kept on disk: show, prune.")
+
+
+class KindChoice(StrEnum):
+    """Values of --kind."""
+
+    embeddings = "embeddings"
+    heads = "heads"
+    lite = "lite"
+    archives = "archives"
+
+
+@cache_app.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        with guarded({}):
+            show()
+
+
+@command(cache_app)
+def show() -> None:
+    """Show how much is kept of each kind, and where."""
+    held, limit = usage(), size_limit()
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "files", "size", "what"):
+        table.add_column(column, justify="right" if column in ("files", "size") else "left")
+    for kind, kept in held.items():
+        table.add_row(kind, f"{kept.files:,}", readable_size(kept.bytes), KINDS[kind])
+    console = stdout()
+    console.print(table)
+    total = readable_size(sum(kept.bytes for kept in held.values()))
+    console.print(
+        f"{total} of at most {readable_size(limit)} (OST_CACHE_SIZE), in {cache_folder()}", soft_wrap=True
+    )
+
+
+@command(cache_app, "prune")
+def prune_cache(
+    to: Annotated[
+        str | None, typer.Option(help="Size to leave, such as 5GB; 0 empties.", show_default="the limit")
+    ] = None,
+    kinds: Annotated[
+        list[KindChoice] | None, typer.Option("--kind", help="Only of this kind; can be given several times.")
+    ] = None,
+) -> None:
+    """Delete what was used longest ago, and nothing that a run uses."""
+    limit = size_limit() if to is None else parse_size(to)
+    chosen = [kind.value for kind in kinds or []] or list(KINDS)
+    gone = prune(limit, chosen)
+    left = sum(kept.bytes for kind, kept in usage().items() if kind in chosen)
+    console = stdout()
+    console.print(
+        f"deleted {gone.files:,} files, {readable_size(gone.bytes)}; {readable_size(left)} are left"
+    )
+    if left > limit:
+        console.print("the rest is in use")

@@ -1,0 +1,250 @@
+"""Parts of videos in seconds, and frames at an even rate in chunks: the frames that decoding everything would give."""
+
+import itertools
+import math
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ost.errors import UsageError, VideoError
+from ost.recognition.settings import FrameRate
+from ost.types import Preprocess
+from ost.video import chunks as module
+from ost.video.chunks import Instants, decode_chunks
+from ost.video.container import Cancelled
+from ost.video.decode import decode
+from ost.video.live import LiveFrames
+from ost.video.sample import test_indices as middle_indices
+
+from .makers import number, numbers, picture, video
+from .test_seek import LONG
+
+SMALL = Preprocess(24, 24, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
+
+
+def joined(found):
+    """The numbers and times of all chunks."""
+    found = list(found)
+    return [n for c in found for n in numbers(c.frames)], [t for c in found for t in c.frames.times]
+
+
+# Parts.
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_part_has_the_middle_frames_of_its_own_length(tmp_path, name):
+    options, _ = LONG[name]
+    path = video(tmp_path / name, 1100, **options)
+    whole = decode(path, pick=lambda n: list(range(n)))
+    times = dict(zip(numbers(whole), whole.times, strict=True))
+    start, end = whole.times[300], whole.times[700]
+    part = decode(path, frames=8, part=(start, end))
+    assert numbers(part) == [300 + i for i in middle_indices(400, 8)]
+    assert part.times == tuple(times[i] for i in numbers(part))
+    assert numbers(decode(path, frames=4, part=(whole.times[-1], None))) == [1099] * 4
+
+
+def test_a_part_of_keyframes_lies_in_the_part(tmp_path):
+    path = video(tmp_path / "a.mp4", 1100, gop=10)
+    found = decode(path, frames=4, sampling="keyframes", part=(10.0, 20.0))
+    assert numbers(found) == [280, 340, 400, 460] or all(250 <= i < 500 for i in numbers(found))
+
+
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        ((5.0, 3.0), "a part from 5 to 3 seconds is not one"),
+        ((-1.0, 3.0), "a part from -1 to 3 seconds is not one"),
+        ((math.nan, None), "a part from nan to the end seconds is not one"),
+        ((90.0, None), "it has no frame from 90 to the end seconds; its last is at 1.56"),
+        ((1.001, 1.002), "it has no frame from 1.001 to 1.002 seconds"),
+    ],
+)
+def test_a_part_that_is_not_there_is_one_sentence(tmp_path, part, cause):
+    path = video(tmp_path / "a.mp4")
+    for refused in (lambda: decode(path, part=part), lambda: list(decode_chunks(path, fps=25, part=part))):
+        with pytest.raises(VideoError) as error:
+            refused()
+        assert error.value.cause == cause
+
+
+def test_a_folder_of_frames_has_no_parts_and_no_rate(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(picture(1)).save(tmp_path / "1.png")
+    with pytest.raises(VideoError, match="have no times"):
+        decode(tmp_path, part=(0.0, 1.0))
+    with pytest.raises(VideoError, match="have no times"):
+        next(decode_chunks(tmp_path))
+
+
+# Frames at an even rate.
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.sampled_from([0.5, 1, 4, 7, 12.5, 30]))
+def test_a_frame_is_taken_if_it_is_the_first_at_or_after_an_instant(gaps, fps):
+    times = [0.0, *(total / 100 for total in itertools.accumulate(gaps))]
+    instants = Instants(0.0, fps)
+    taken = [t for t in times if instants.reached(t)]
+    expected = {
+        next(t for t in times if t >= k / fps - 1e-6) for k in range(math.floor((times[-1] + 1e-6) * fps) + 1)
+    }
+    assert taken == sorted(expected)
+
+
+@pytest.mark.parametrize("name", [*LONG])
+def test_chunks_are_the_frames_of_the_whole_at_a_rate(tmp_path, name):
+    options, _ = LONG[name]
+    path = video(tmp_path / name, 1100, **options)
+    whole = decode(path, pick=lambda n: list(range(n)))
+    instants = Instants(0.0, 4)
+    expected = [(n, t) for n, t in zip(numbers(whole), whole.times, strict=True) if instants.reached(t)]
+    found = list(decode_chunks(path, fps=4, chunk_frames=50))
+    assert list(zip(*joined(found), strict=True)) == expected
+    assert [len(c.frames.times) for c in found[:-1]] == [50] * (len(found) - 1)
+    assert [c.last for c in found] == [False] * (len(found) - 1) + [True]
+    assert all(c.frames.notices == () for c in found)
+    rest = list(decode_chunks(path, fps=4, chunk_frames=50, skip=2))
+    assert joined(rest) == joined(found[2:])
+    part = joined(decode_chunks(path, fps=4, part=(whole.times[500], whole.times[900])))
+    assert list(zip(*part, strict=True)) == [
+        pair for pair in expected if whole.times[500] <= pair[1] < whole.times[900]
+    ]
+
+
+def test_a_part_is_sought_and_not_decoded_from_the_beginning(tmp_path, monkeypatch):
+    path = video(tmp_path / "a.mp4", 3000, gop=12)
+    seen, demuxed = [], module.demuxed
+    monkeypatch.setattr(module, "demuxed", lambda *a: (seen.append(p.pts) or p for p in demuxed(*a)))
+    found = list(decode_chunks(path, fps=5, part=(100.0, 102.0)))
+    assert joined(found)[0] == list(range(2500, 2550, 5))
+    assert len(seen) < 150
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    peaks = []
+    for count in (300, 3000):
+        path = video(tmp_path / f"{count}.mp4", count)
+        tracemalloc.start()
+        for _ in decode_chunks(path, fps=25, chunk_frames=20, preprocess=SMALL):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_a_file_that_breaks_off_gives_what_it_has_and_a_notice(tmp_path):
+    path = video(tmp_path / "a.mkv", 1000)
+    whole = list(decode_chunks(path, fps=25, chunk_frames=100))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    found = list(decode_chunks(path, fps=25, chunk_frames=100))
+    assert 1 < len(found) < len(whole)
+    kept = joined(found)[0]
+    assert kept == sorted(kept) and len(kept) >= 0.99 * kept[-1]
+    assert "its header gives 40.0 s" in found[-1].frames.notices[0]
+
+
+def test_times_that_fall_back_go_on_at_the_frame_rate(tmp_path):
+    first, second = (video(tmp_path / f"{i}.ts", 100, bframes=0).read_bytes() for i in range(2))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first + second)
+    found, times = joined(decode_chunks(path, fps=25, chunk_frames=64))
+    assert found == [*range(100), *range(100)]
+    assert times == sorted(times) and times[-1] == pytest.approx(199 / 25, abs=0.2)
+
+
+def test_a_decoder_of_chunks_gives_up_when_it_is_asked_to(tmp_path):
+    path, asked = video(tmp_path / "a.mp4", 300), threading.Event()
+    found = decode_chunks(path, fps=25, chunk_frames=10, stop=asked.is_set)
+    next(found)
+    asked.set()
+    with pytest.raises(Cancelled):
+        list(found)
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(0, 1), (math.inf, 1), (math.nan, 1), (4, 0)])
+def test_a_rate_that_cannot_be_meant_is_refused(fps, frames):
+    with pytest.raises(UsageError, match="fps must be positive"):
+        FrameRate(fps, frames)
+
+
+# Live sources.
+
+
+def pushed(live, count, rate=8, first=0):
+    return [live.push(picture(i), i / rate) for i in range(first, first + count)]
+
+
+def reading(live, fps=8.0, frames=4):
+    return live.chunks(fps, frames, None, lambda: False)
+
+
+def test_what_is_pushed_comes_in_order_in_chunks_of_what_waits():
+    live = LiveFrames("camera")
+    assert all(pushed(live, 6))
+    live.close()
+    found = list(reading(live))
+    assert [numbers(c.frames) for c in found] == [[0, 1, 2, 3], [4, 5]]
+    assert found[1].frames.times == (0.5, 0.625) and found[0].frames.path == "camera"
+    assert live.push(picture(7)) is False, "nobody reads any more"
+
+
+@pytest.mark.parametrize(
+    ("drop", "kept", "accepted"),
+    [("oldest", [3, 4, 5], [True] * 6), ("newest", [0, 1, 2], [True] * 3 + [False] * 3)],
+)
+def test_where_there_is_no_room_a_frame_is_dropped_and_counted(drop, kept, accepted):
+    live = LiveFrames("camera", capacity=3, drop=drop)
+    assert pushed(live, 6) == accepted
+    live.close()
+    (chunk,) = reading(live)
+    assert numbers(chunk.frames) == kept
+    assert live.dropped == 3
+    assert chunk.frames.notices == ("3 frames were dropped, as the towers were busy",)
+
+
+def test_without_dropping_a_push_waits_for_room():
+    live = LiveFrames("camera", capacity=2, drop="none")
+    thread = threading.Thread(target=lambda: (pushed(live, 9), live.close()))
+    thread.start()
+    found = [n for c in reading(live) for n in numbers(c.frames)]
+    thread.join(10)
+    assert found == list(range(9)) and live.dropped == 0
+
+
+def test_frames_beyond_the_readers_rate_are_not_kept():
+    live, found = LiveFrames("camera"), []
+    chunks = reading(live, fps=2.0, frames=1)
+    thread = threading.Thread(target=lambda: found.extend(number(c.frames.pixels[0]) for c in chunks))
+    thread.start()
+    while live._instants is None:
+        pass
+    assert sum(pushed(live, 16)) == 4
+    live.close()
+    thread.join(10)
+    assert found == [0, 4, 8, 12]
+
+
+def test_a_reader_that_leaves_frees_whoever_waits_to_push():
+    live = LiveFrames("camera", capacity=1, drop="none")
+    thread = threading.Thread(target=pushed, args=(live, 9))
+    thread.start()
+    chunks = reading(live)
+    next(chunks)
+    chunks.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_what_is_no_picture_is_refused_where_it_is_pushed():
+    with pytest.raises(UsageError, match=r"uint8 \[H, W, 3\], not float64 \[2, 2\]"):
+        LiveFrames("camera").push(np.zeros((2, 2)))
+    with pytest.raises(UsageError, match="drop is oldest, newest, none, not 'odd'"):
+        LiveFrames("camera", drop="odd")
+    with pytest.raises(UsageError, match="at least 1 frame"):
+        LiveFrames("camera", capacity=0)
