@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -36,8 +35,7 @@ UNFINISHED_SECONDS = 24 * 3600.0  # after which a temporary file is one that a k
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """Files of a kind, and their bytes."""
 
     files: int

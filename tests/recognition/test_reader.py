@@ -16,8 +16,10 @@ from ost.errors import UsageError, VideoError
 from ost.recognition import decoding, reader
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Views
-from ost.types import Frames
+from ost.recognition.settings import FrameRate, Views
+from ost.types import Frames, Span
+from ost.video.decode import decode
+from ost.video.live import LiveFrames
 
 VIEWS = Views(4)
 
@@ -247,3 +249,143 @@ def test_a_video_has_the_same_bits_in_any_company(tiny, videos):
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one.embeddings.values, other.embeddings.values)
             assert torch.equal(one.embeddings.unit_features, other.embeddings.unit_features)
+
+
+# Parts, chunks, live sources.
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A file of 100 frames at 10 a second, of which each is another grey."""
+    import av
+
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "bgr0"
+        for i in range(100):
+            picture = np.full((16, 24, 3), 2 * i, np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode())
+    return path
+
+
+def test_parts_of_a_file_are_named_as_media_fragments(make_backbone, film):
+    parts = [(film, 2.0, 4.0), Span(film, 4.0), (film, 50.0, None), film]
+    first, second, gone, whole = read_videos(make_backbone(), parts, VIEWS)
+    assert paths_of([first, second, gone, whole]) == [
+        f"{film}#t=2,4",
+        f"{film}#t=4",
+        f"{film}#t=50",
+        str(film),
+    ]
+    assert first.sample.times == (2.2, 2.7, 3.2, 3.7)
+    assert min(second.sample.times) >= 4.0
+    assert gone.cause == "it has no frame from 50 to the end seconds; its last is at 9.9"
+    frames = decode(film, frames=4, part=(2.0, 4.0), preprocess=make_backbone().preprocess)
+    (expected,) = read_videos(make_backbone(), [frames], VIEWS)
+    assert torch.equal(first.embeddings.values, expected.embeddings.values)
+
+
+@pytest.mark.parametrize("decoders", [1, 3])
+def test_a_long_video_comes_in_chunks_in_order(make_backbone, film, videos, decoders):
+    backbone, seen = make_backbone(), []
+    embed = backbone.embed_clips
+    backbone.embed_clips = lambda pixels: seen.append(pixels.shape[:2]) or embed(pixels)
+    inputs = [film, "gone.mkv", (film, 5.0, 7.0), videos[0], film]
+    results = list(read_videos(backbone, inputs, FrameRate(5, 20), decoders=decoders))
+    assert [(r.path, getattr(r, "chunk", None), getattr(r, "last", None)) for r in results] == [
+        *((str(film), k, k == 2) for k in range(3)),
+        ("gone.mkv", None, None),
+        (f"{film}#t=5,7", 0, True),
+        (str(videos[0]), None, None),
+        *((str(film), k, k == 2) for k in range(3)),
+    ]
+    assert [t for r in results[:3] for t in r.sample.times] == [i / 5 for i in range(50)]
+    assert seen[:3] == [(1, 20), (1, 20), (1, 10)]
+    assert results[5].cause == "its frame images have no times, by which to take them at a rate"
+
+
+def test_nothing_of_a_video_comes_after_its_failure(make_backbone, film):
+    backbone, embed, calls = make_backbone(), make_backbone().embed_clips, []
+
+    def once(pixels):
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise RuntimeError("cannot bear it")
+        return embed(pixels)
+
+    backbone.embed_clips = once
+    first, failed, other, *_ = read_videos(backbone, [film, (film, 5.0, 7.0)], FrameRate(5, 20))
+    assert isinstance(first, Reading) and isinstance(failed, VideoError)
+    assert other.path == f"{film}#t=5,7"
+
+
+def test_a_film_without_an_end_holds_few_chunks(make_backbone, film, monkeypatch):
+    from ost.video import chunks as module
+
+    demuxed, taken = module.demuxed, []
+
+    def endless(container, stream):
+        while True:
+            for packet in demuxed(container, stream):
+                if packet.size:
+                    taken.append(packet)
+                    yield packet
+            container.seek(0)
+
+    monkeypatch.setattr(module, "demuxed", endless)
+    results = read_videos(make_backbone(), [film], FrameRate(5, 20))
+    chunks = list(itertools.islice(results, 12))
+    results.close()
+    assert [r.chunk for r in chunks] == list(range(12)) and not any(r.last for r in chunks)
+    times = [t for r in chunks for t in r.sample.times]
+    assert times == sorted(times) and len(set(times)) == 240
+    assert len(taken) < 2 * (12 + 2 + 1) * 20
+
+
+def test_frames_pushed_by_another_thread_are_embedded_as_they_come(make_backbone):
+    live = LiveFrames("camera", drop="none")
+    results = read_videos(make_backbone(), [live], FrameRate(10, 4))
+    pictures = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(10)]
+    live.push(pictures[0], 0.0)
+    first = next(results)
+    assert first.path == "camera" and first.sample.times == (0.0,)
+    for i, picture in enumerate(pictures[1:], 1):
+        live.push(picture, i / 10)
+    live.close()
+    rest = list(results)
+    assert [t for r in rest for t in r.sample.times] == [i / 10 for i in range(1, 10)]
+    (whole,) = read_videos(make_backbone(), [Frames(np.stack(pictures), (0.0,) * 10, "")], Views(10))
+    together = torch.cat([r.embeddings.values for r in (first, *rest)], 1)
+    torch.testing.assert_close(together, whole.embeddings.values, atol=1e-6, rtol=0)
+
+
+def test_closing_does_not_wait_for_a_live_source(make_backbone):
+    live = LiveFrames("camera")
+    results = read_videos(make_backbone(), [live], FrameRate())
+    live.push(np.zeros((16, 24, 3), np.uint8))
+    next(results)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 1.0
+    deadline = time.monotonic() + 5
+    while live.push(np.zeros((16, 24, 3), np.uint8)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not live.push(np.zeros((16, 24, 3), np.uint8)), "whoever pushes learns that nobody reads"
+
+
+def test_inputs_and_views_that_do_not_go_together_are_failures_of_their_own(make_backbone, videos):
+    frames = decode(videos[0], frames=4)
+    (refused,) = read_videos(make_backbone(), [frames], FrameRate())
+    assert "cannot be sampled at a rate" in refused.cause
+    live, good = read_videos(make_backbone(), [LiveFrames("camera"), videos[0]], VIEWS)
+    assert "read it at a frame rate" in live.cause and isinstance(good, Reading)
+
+
+def test_thumbnails_are_made_where_they_are_asked_for(make_backbone, videos):
+    (without,) = read_videos(make_backbone(), videos[:1], Views(4, clips=2))
+    (found,) = read_videos(make_backbone(), videos[:1], Views(4, clips=2), thumbnails=True)
+    assert without.thumbnails is None and len(found.thumbnails.files) == 4
+    assert found.thumbnails.aspect == pytest.approx(1.5)
+    assert all(file.startswith(b"\xff\xd8\xff") for file in found.thumbnails.files)

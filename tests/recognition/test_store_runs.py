@@ -1,0 +1,260 @@
+"""The store under runs: killed ones, several at once, with a limit, and as recognition uses it."""
+
+import json
+import logging
+import os
+import random
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import ost.recognition.store as module
+from ost.descriptors.spec import resolve
+from ost.recognition import decoding
+from ost.recognition.reader import read_videos
+from ost.recognition.recognizer import Recognizer
+from ost.recognition.settings import FrameRate, Views
+from ost.recognition.store import Store
+
+VIEWS = Views(4)
+OTHERS = ("rowing", "sailing", "diving")
+
+
+@pytest.fixture
+def videos(make_video):
+    """Twelve videos of different pictures."""
+    return [make_video(f"v{i}") for i in range(12)]
+
+
+def read(backbone, videos, views=VIEWS, **how):
+    """All readings through a store."""
+    with Store(backbone, views) as store:
+        return list(read_videos(backbone, videos, views, kept=store, **how))
+
+
+def counting(backbone):
+    """A backbone that counts the clips that it looks at."""
+    embed, backbone.seen = backbone.embed_clips, 0
+
+    def counted(pixels):
+        backbone.seen += len(pixels)
+        return embed(pixels)
+
+    backbone.embed_clips = counted
+    return backbone
+
+
+def test_what_was_sampled_is_kept_with_the_embeddings(make_backbone, make_video, bikes):
+    backbone = counting(make_backbone())
+    broken = make_video("broken", frames=8)
+    (broken / "3.png").write_bytes(b"no picture")
+    first, second = (read(backbone, [bikes, broken], Views(3, clips=2)) for _ in range(2))
+    assert backbone.seen == 4
+    for fresh, kept in zip(first, second, strict=True):
+        assert (kept.path, str(kept.sample)) == (fresh.path, str(fresh.sample)), "nan is kept too"
+        assert torch.equal(kept.embeddings.values, fresh.embeddings.values)
+        assert (kept.seconds.decoding, kept.seconds.towers) == (0, 0) != fresh.seconds
+    assert first[1].sample.notices == ("7 of 8 frame images can be read",)
+
+
+def test_a_part_is_kept_apart_from_the_whole(make_backbone, bikes):
+    backbone = counting(make_backbone())
+    for _ in range(2):
+        whole, part, other = read(backbone, [bikes, (bikes, 1.0, 5.0), (bikes, 1.0, None)])
+    assert backbone.seen == 3
+    assert not torch.equal(whole.embeddings.values, part.embeddings.values)
+    assert not torch.equal(other.embeddings.values, part.embeddings.values)
+
+
+def test_chunks_are_kept_one_by_one_and_a_pass_that_ended_goes_on(make_backbone, bikes):
+    backbone, rate = counting(make_backbone()), FrameRate(4, 10)
+    with Store(backbone, rate) as store:
+        results = read_videos(backbone, [bikes], rate, kept=store)
+        begun = [next(results), next(results)]
+        results.close()
+    assert backbone.seen == 2
+    whole = read(backbone, [bikes], rate)
+    assert backbone.seen == len(whole) == 4
+    again = read(backbone, [bikes], rate)
+    assert backbone.seen == 4
+    plain = list(read_videos(backbone, [bikes], rate))
+    for results in (whole, again, [*begun, *plain[2:]]):
+        for one, expected in zip(results, plain, strict=True):
+            assert (one.chunk, one.last, one.sample) == (expected.chunk, expected.last, expected.sample)
+            assert torch.equal(one.embeddings.values, expected.embeddings.values)
+
+
+def test_what_is_kept_is_decoded_for_thumbnails_and_not_embedded_again(make_backbone, videos, fresh_cache):
+    backbone = counting(make_backbone())
+    (first,) = read(backbone, videos[:1])
+    (second,) = read(backbone, videos[:1], thumbnails=True)
+    assert backbone.seen == 1
+    assert len(second.thumbnails.files) == 4 and second.seconds.decoding > 0
+    assert torch.equal(first.embeddings.values, second.embeddings.values)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+import torch
+import ost.recognition.store as module
+from ost.backbones.base import frame_embeddings, prepared
+from ost.recognition.reader import read_videos
+from ost.recognition.settings import Views
+from ost.types import Preprocess
+
+module.SHARD = 2
+
+class Towers:
+    name = weights_hash = "towers"
+    precision, adapter = "float32", None
+    preprocess = Preprocess(16, 16, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
+
+    def embed_clips(self, pixels):
+        print("looking", flush=True)
+        time.sleep(float(sys.argv[1]))
+        return frame_embeddings(prepared(pixels, self.preprocess).mean((-1, -2)) + 2)
+
+towers, views = Towers(), Views(4)
+with module.Store(towers, views) as store:
+    for reading in read_videos(towers, sys.argv[2:], views, kept=store):
+        print(reading.path, *reading.embeddings.values.flatten().tolist(), flush=True)
+"""
+
+
+@pytest.fixture
+def write(start, tmp_path, fresh_cache):
+    """Start a process that embeds videos through the store."""
+    script = tmp_path / "writer.py"
+    script.write_text(WRITER)
+    return lambda videos, pause=0.0: start(script, pause, *videos, OST_CACHE=str(fresh_cache))
+
+
+def answers(out):
+    """Path -> numbers, of a process that has ended well."""
+    code, text, error = out
+    assert code == 0, error
+    rows = [line.split() for line in text.splitlines() if line != "looking"]
+    return {path: list(map(float, numbers)) for path, *numbers in rows}, text.count("looking")
+
+
+@pytest.fixture
+def expected(start, tmp_path, write, videos):
+    """What a process without anything kept answers."""
+    script = tmp_path / "writer.py"
+    rows, looked = answers(start(script, 0, *videos, OST_CACHE=str(tmp_path / "other")).finish())
+    assert looked == len(videos)
+    return rows
+
+
+def shards(folder):
+    """The identities of each shard."""
+    files = [path for path in (folder / "embeddings").rglob("*.safetensors") if not path.name.startswith(".")]
+    return [json.loads(safe_open(path, "pt").metadata()["clips"]) for path in files]
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_a_run_killed_at_random_moments_keeps_what_it_wrote_and_nothing_wrong(
+    write, videos, expected, fresh_cache, seed
+):
+    moments = random.Random(seed)
+    for _ in range(5):
+        killed = write(videos, pause=0.02)
+        while killed.process.is_alive() and not (killed.files[0].exists() and killed.files[0].read_text()):
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.12))
+        killed.process.kill()
+        killed.process.join()
+    before = sum(map(len, shards(fresh_cache)))
+    rows, looked = answers(write(videos).finish())
+    assert rows == expected
+    assert before > 0 and looked == len(videos) - before, "what was written is not embedded again"
+    assert answers(write(videos).finish()) == (expected, 0)
+
+
+def test_several_processes_write_at_once(write, videos, expected, fresh_cache):
+    halves = [videos[:8], videos[4:], list(reversed(videos))]
+    runs = [write(some, pause=0.02) for some in halves]
+    for run, some in zip(runs, halves, strict=True):
+        rows, _ = answers(run.finish())
+        assert rows == {str(video): expected[str(video)] for video in some}
+    assert answers(write(videos).finish()) == (expected, 0)
+
+
+def test_a_store_at_its_limit_forgets_what_was_used_longest_ago(
+    make_backbone, videos, fresh_cache, monkeypatch
+):
+    monkeypatch.setattr(module, "SHARD", 1)
+    monkeypatch.setenv("OST_CACHE_SIZE", "4 KB")
+    for video in videos:
+        read(make_backbone(), [video])
+        for path in (fresh_cache / "embeddings").rglob("*.safetensors"):
+            os.utime(path, (path.stat().st_mtime - 10,) * 2)
+    held = shards(fresh_cache)
+    assert 0 < len(held) < len(videos)
+    backbone = counting(make_backbone())
+    read(backbone, videos[-1:])
+    assert backbone.seen == 0, "the newest is there"
+
+
+def test_a_store_whose_limit_the_run_itself_needs_says_so_and_goes_on(
+    make_backbone, videos, fresh_cache, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "SHARD", 1)
+    monkeypatch.setenv("OST_CACHE_SIZE", "2 KB")
+    with caplog.at_level(logging.WARNING, "ost"):
+        results = read(make_backbone(), videos)
+    assert len(results) == len(videos)
+    assert 0 < len(shards(fresh_cache)) < len(videos)
+    assert [record.message for record in caplog.records] == [
+        "embeddings are not kept from here on: the cache is at its limit of 2 KB, and runs use all of it "
+        "(OST_CACHE_SIZE)"
+    ]
+
+
+def test_another_list_of_classes_needs_neither_decoder_nor_towers(make_backbone, videos, monkeypatch):
+    backbone = counting(make_backbone())
+    first = list(Recognizer(backbone).recognize_all(videos, OTHERS, frames=4))
+    monkeypatch.setattr(decoding, "decode_views", None)
+    again = list(Recognizer(backbone).recognize_all(videos, OTHERS, frames=4))
+    assert backbone.seen == len(videos)
+    assert [p.classes for p in again] == [p.classes for p in first]
+    assert [p.as_dict() | {"seconds": None} for p in again] == [
+        p.as_dict() | {"seconds": None} for p in first
+    ]
+    other = list(Recognizer(backbone).recognize_all(videos, ("a", "b"), frames=4))
+    assert backbone.seen == len(videos) and len(other) == len(videos)
+    plan = other[0].plan()
+    assert plan.plan["spatial"].shape[0] == 4
+
+
+def test_without_the_cache_nothing_is_read_or_written(make_backbone, videos, fresh_cache):
+    backbone = counting(make_backbone())
+    for _ in range(2):
+        list(Recognizer(backbone, cache=False).recognize_all(videos[:2], OTHERS))
+    assert backbone.seen == 4 and not fresh_cache.exists()
+
+
+def test_recognition_and_evaluation_share_what_is_kept(make_backbone, videos):
+    backbone = counting(make_backbone())
+    recognizer = Recognizer(backbone)
+    list(recognizer.recognize_all(videos, resolve(OTHERS), frames=4))
+    found = list(module.stored_embeddings(backbone, videos, replace(recognizer.settings, frames=4).views))
+    assert backbone.seen == len(videos) == len(found)
+
+
+def test_no_cache_is_an_option_of_the_command(ost_command, tiny, tiny_videos, fresh_cache):
+    arguments = ("recognize", *tiny_videos, "--classes", "a,b", "--weights", tiny, "--frames", 2, "--json")
+    code, plain, _ = ost_command(*arguments, "--no-cache")
+    assert code == 0 and not (fresh_cache / "embeddings").exists()
+    found = [ost_command(*arguments)[1] for _ in range(2)]
+    assert len(shards(fresh_cache)) == 1
+    rows = [[json.loads(line) for line in out.splitlines()] for out in (plain, *found)]
+    for results in zip(*rows, strict=True):
+        scores = np.array([[score["logit"] for score in result["classes"]] for result in results])
+        assert np.ptp(scores, 0).max() < 1e-5
+        assert results[2]["seconds"]["towers"] == 0 < results[1]["seconds"]["towers"]
