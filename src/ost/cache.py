@@ -30,6 +30,7 @@ KINDS = {
 LIMIT = "20 GB"
 KEPT_SHARE = 0.9  # of the limit that is left after pruning, so that not every new file prunes
 RUNS = "runs"
+TRIES = 5
 CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change before it
 UNFINISHED_SECONDS = 24 * 3600.0  # after which a temporary file is one that a killed process left
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -107,13 +108,20 @@ class Use:
     def __enter__(self) -> Self:
         from filelock import FileLock, Timeout
 
-        # The name tells when it began: whoever tries the lock changes the time of the file.
-        place = cache_folder() / RUNS / f"{time.time() - CLOCK_GRAIN:.3f}-{uuid.uuid4().hex}.lock"
-        # A cache that cannot be written is not pruned either.
-        with suppress(OSError, NotImplementedError, Timeout):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(place)
-            self._lock.acquire(blocking=False)
+        self._touched.clear()
+        for _ in range(TRIES):
+            # The name tells when it began: whoever tries the lock changes the time of the file.
+            place = cache_folder() / RUNS / f"{time.time() - CLOCK_GRAIN:.3f}-{uuid.uuid4().hex}.lock"
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(place)
+                lock.acquire(blocking=False)
+            except Timeout:  # somebody who prunes tries whether it is held
+                continue
+            except (OSError, NotImplementedError):  # a cache that cannot be written is not pruned either
+                break
+            self._lock = lock
+            break
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,6 +129,7 @@ class Use:
             self._lock.release()
             with suppress(OSError):
                 Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock = None
 
     def touch(self, path: Path) -> None:
         """Note that this run uses a file."""
@@ -130,25 +139,17 @@ class Use:
 
 
 class Room:
-    """Room for new files under the limit, made by pruning."""
+    """Room for new files under the limit, made by pruning. Other processes may write at the same time."""
 
     def __init__(self) -> None:
         self.limit = size_limit()
-        self._total: int | None = None
 
     def take(self, count: int) -> bool:
         """Whether `count` bytes more fit, after pruning where they would not."""
-        total = self._held() if self._total is None else self._total
-        if total + count > self.limit:
-            prune(max(0, int(KEPT_SHARE * self.limit) - count))
-            total = self._held()
-        fits = total + count <= self.limit
-        self._total = total + count if fits else total
-        return fits
-
-    @staticmethod
-    def _held() -> int:
-        return sum(kind.bytes for kind in usage().values())
+        if _held() + count <= self.limit:
+            return True
+        prune(max(0, int(KEPT_SHARE * self.limit) - count))
+        return _held() + count <= self.limit
 
 
 def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
@@ -168,6 +169,10 @@ def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
     for kind in kinds:
         _remove_leftovers(cache_folder() / kind)
     return Usage(gone, freed)
+
+
+def _held() -> int:
+    return sum(kind.bytes for kind in usage().values())
 
 
 def _earliest_run() -> float:

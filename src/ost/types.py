@@ -89,7 +89,12 @@ class Span(NamedTuple):
 
     def __str__(self) -> str:
         """The video with the part as a media fragment (W3C, Media Fragments URI 1.0): `clip.mp4#t=10,20`."""
-        return f"{self.video}#t={self.start:g}" + ("" if self.end is None else f",{self.end:g}")
+        end = "" if self.end is None else f",{_decimal(self.end)}"
+        return f"{self.video}#t={_decimal(self.start)}{end}"
+
+
+def _decimal(seconds: float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def test_a_folder_of_frames_has_no_parts_and_no_rate(tmp_path):
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.sampled_from([0.5, 1, 4, 7, 12.5, 30]))
 def test_a_frame_is_taken_if_it_is_the_first_at_or_after_an_instant(gaps, fps):
     times = [0.0, *(total / 100 for total in itertools.accumulate(gaps))]
-    instants = Instants(0.0, fps)
+    instants = Instants(fps)
     taken = [t for t in times if instants.reached(t)]
     expected = {
         next(t for t in times if t >= k / fps - 1e-6) for k in range(math.floor((times[-1] + 1e-6) * fps) + 1)
@@ -101,7 +101,7 @@ def test_chunks_are_the_frames_of_the_whole_at_a_rate(tmp_path, name):
     options, _ = LONG[name]
     path = video(tmp_path / name, 1100, **options)
     whole = decode(path, pick=lambda n: list(range(n)))
-    instants = Instants(0.0, 4)
+    instants = Instants(4)
     expected = [(n, t) for n, t in zip(numbers(whole), whole.times, strict=True) if instants.reached(t)]
     found = list(decode_chunks(path, fps=4, chunk_frames=50))
     assert list(zip(*joined(found), strict=True)) == expected

@@ -17,6 +17,7 @@ import typer
 from typer.models import OptionInfo
 
 from ost.activity import activity
+from ost.cache import size_limit
 from ost.cli.terminal import DEBUGGING, OutputClosed, status_line, undisturbed
 from ost.errors import OstError, internal_error
 
@@ -117,5 +118,6 @@ def _internal(error: Exception, debug: bool) -> str:
 
 def load_torch() -> None:
     """Import torch, which takes seconds: from here on a command is slow, so what can be refused was refused before."""
+    size_limit()  # refuses what it cannot mean
     with activity("loading torch"):
         import_module("torch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -112,8 +113,9 @@ class Decoder:
 
     def units(self, video: Source) -> Iterator[Unit]:
         """Yield the units of a video; whatever goes wrong with it is its failure and its last unit."""
-        path = path_of(video)
+        path = str(video)
         try:
+            path = path_of(video)
             if isinstance(self.views, FrameRate):
                 yield from self._chunks(path, video, self.views)
             else:
@@ -121,8 +123,10 @@ class Decoder:
         except UsageError:  # of the settings, and so of every video
             raise
         except Exception as error:
-            found = failure(path, error)
-            yield Unit(path, found=VideoError(path, found.cause) if isinstance(video, tuple) else found)
+            yield Unit(path, found=failure(path, error))
+        finally:
+            if isinstance(video, LiveFrames):
+                video.close()  # whoever pushes learns that nobody reads
 
     def _whole(self, path: str, video: Source, views: Views) -> Unit:
         if isinstance(video, LiveFrames):
@@ -141,6 +145,7 @@ class Decoder:
                 unit.found = replace(found, path=path)
                 return unit
             frames = decode_views(file, self.preprocess, views, self.stop, part)
+            unit.identity = self._unchanged(unit.identity, file, part)
         unit.thumbnails = thumbnails(frames) if self.pictures else None
         unit.sample, unit.decoding = frames.sample, frames.seconds
         if found is not None:
@@ -177,7 +182,14 @@ class Decoder:
             )
         for chunk, (frames, last) in enumerate(chunks, number):
             pixels = view_pixels(frames, self.preprocess)
+            if not isinstance(video, LiveFrames):
+                identity = self._unchanged(identity, *_file_and_part(video))
             yield Unit(path, last, identity, chunk, pixels, frames.sample, decoding=frames.seconds)
+
+    def _unchanged(self, identity: str | None, file: str | Path, part: Part | None) -> str | None:
+        """The identity of a file that is still what it was before it was decoded; None if not."""
+        same = self.kept is not None and identity == self.kept.identity(file, part)
+        return identity if same else None
 
 
 def path_of(video: Source) -> str:
@@ -186,13 +198,29 @@ def path_of(video: Source) -> str:
         return video.path
     if isinstance(video, LiveFrames):
         return video.name
-    return str(Span(*video)) if isinstance(video, tuple) else str(video)
+    return str(_span(video)) if isinstance(video, tuple) else str(video)
 
 
 def _file_and_part(
     video: str | Path | tuple[str | Path, float, float | None],
 ) -> tuple[str | Path, Part | None]:
-    return (video[0], (video[1], video[2])) if isinstance(video, tuple) else (video, None)
+    if not isinstance(video, tuple):
+        return video, None
+    span = _span(video)
+    return span.video, (span.start, span.end)
+
+
+def _span(given: tuple[str | Path, float, float | None]) -> Span:
+    """A part as it was given, checked.
+
+    Raises:
+        VideoError: it is none.
+    """
+    try:
+        video, start, end = given
+        return Span(video, float(start), None if end is None else float(end))
+    except (TypeError, ValueError):
+        raise VideoError(given, "a part is (video, start, end) in seconds, where end may be None") from None
 
 
 def decode_views(
@@ -222,10 +250,26 @@ def decode_views(
 
 def failure(path: str, error: Exception) -> VideoError:
     """What went wrong with a video, as its failure; with what nobody foresaw as its cause."""
+    _forget_locals(error)
     if isinstance(error, VideoError):
-        return error
+        return error if error.path == path or "#t=" not in path else _renamed(error, path)
     if isinstance(error, Cancelled):
         return VideoError(path, "reading it was cancelled")
     found = VideoError(path, str(error) if isinstance(error, OstError) else internal_error(error))
     found.__cause__ = error
     return found
+
+
+def _renamed(error: VideoError, path: str) -> VideoError:
+    """The failure of a part, which is named as one."""
+    found = VideoError(path, error.cause)
+    found.__cause__ = error.__cause__
+    return found
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Leave the lines of a traceback and let go of what its functions held, such as all frames of a video."""
+    links: list[BaseException | None] = [error]
+    while links and (link := links.pop()) is not None:
+        traceback.clear_frames(link.__traceback__)
+        links += [one for one in (link.__cause__, link.__context__) if one is not None]

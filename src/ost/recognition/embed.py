@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ost.activity import activity
 from ost.backbones.base import Backbone, TextEmbeddings, towers_hash
-from ost.cache import touch
+from ost.cache import Room, touch
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
 from ost.files import atomic, cache_folder, text_hash
@@ -112,6 +112,8 @@ def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
     for kind, d in head.kinds.items():
         named = {"values": d.values, "mask": d.mask, "shift": d.shift, "gain": d.gain}
         tensors |= {f"{kind}.{name}": t.contiguous().cpu() for name, t in named.items() if t is not None}
+    if not Room().take(sum(tensor.nbytes for tensor in tensors.values())):
+        return
     # A cache that cannot be written only means embedding again next time.
     with contextlib.suppress(OSError), atomic(place) as temporary:
         save_file(tensors, temporary, metadata={"notices": json.dumps(notices)})

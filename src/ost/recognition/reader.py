@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from threading import Event
 
@@ -23,10 +23,13 @@ from ost.backbones.base import Backbone
 from ost.errors import UsageError, VideoError
 from ost.recognition.decoding import Decoder, Kept, Reading, Source, Unit, failure
 from ost.recognition.settings import FrameRate, Views
+from ost.threads import DaemonPool
 from ost.types import FrameEmbeddings, Seconds
+from ost.video.live import LiveFrames
 from ost.video.transform import view_preprocess
 
 MOST_DECODERS = 16
+MOST_UNITS = 64  # in a batch; those that were kept have no frames to count
 AHEAD_BYTES = 1 << 30  # of pixels that wait for the towers; one video more may be on its way in each decoder
 BATCH_FRAMES = {"cpu": 1}  # one video: more gain nothing there, and answers would come later
 BATCH_FRAMES_ON_A_GPU = 1024
@@ -40,6 +43,7 @@ def read_videos(
     kept: Kept | None = None,
     thumbnails: bool = False,
     decoders: int | None = None,
+    ahead: int | None = None,
     batch_frames: int | None = None,
 ) -> Generator[Reading | VideoError]:
     """Embed the views of each video, in the order of the videos.
@@ -56,6 +60,8 @@ def read_videos(
         kept: readings of earlier runs; videos that it has are not decoded.
         thumbnails: make pictures of the middle clip's frames; videos that are kept are decoded for them.
         decoders: threads that decode; by default as many as the towers leave room for.
+        ahead: videos that are taken before the answer to the one before them is given; by default as many as there
+            are decoders. 0 suits an iterable that waits for the answer, or gives videos as they come.
         batch_frames: frames from which on a batch of videos goes through the towers; a video is never cut. Halved when
             the memory of a GPU runs out, and what was in it is tried again in halves. Chunks go alone.
 
@@ -70,12 +76,13 @@ def read_videos(
     threads = decoders or _decoders(backbone)
     at_once = 1 if isinstance(views, FrameRate) else batch_frames or _batch_frames(backbone)
     decoder = Decoder(backbone.preprocess, views, kept, thumbnails, Event())
-    pool = ThreadPoolExecutor(threads, "decode")
+    pool = DaemonPool(threads, "decode")
+    reader = _Reader(backbone, decoder, pool, threads if ahead is None else ahead, at_once)
     try:
-        yield from _Reader(backbone, decoder, pool, threads, at_once).results(iter(videos))
+        yield from reader.results(iter(videos))
     finally:
         decoder.stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+        reader.close()
 
 
 def _device_type(backbone: Backbone) -> str:
@@ -91,10 +98,17 @@ def _decoders(backbone: Backbone) -> int:
     return 1 if _device_type(backbone) == "cpu" else min(MOST_DECODERS, os.cpu_count() or 1)
 
 
+class _NoneLeft:
+    """No video is left; None may be one."""
+
+
+_NONE_LEFT = _NoneLeft()
+
+
 class _Decoding:
     """A video whose units are decoded one after the other, each when the one before was taken."""
 
-    def __init__(self, pool: ThreadPoolExecutor, units: Iterator[Unit]) -> None:
+    def __init__(self, pool: DaemonPool, units: Iterator[Unit]) -> None:
         self.pool, self.units = pool, units
         self.next: Future[Unit | None] = pool.submit(next, units, None)
 
@@ -118,10 +132,16 @@ class _Reader:
 
     backbone: Backbone
     decoder: Decoder
-    pool: ThreadPoolExecutor
-    threads: int
+    pool: DaemonPool
+    ahead: int
     batch_frames: int
     coming: deque[_Decoding] = field(default_factory=deque["_Decoding"])
+    live: list[DaemonPool] = field(default_factory=list["DaemonPool"])
+
+    def close(self) -> None:
+        """End the threads at their next packet."""
+        for pool in (self.pool, *self.live):
+            pool.close()
 
     def results(self, videos: Iterator[Source]) -> Iterator[Reading | VideoError]:
         """Everything, in order."""
@@ -134,23 +154,28 @@ class _Reader:
                 self.coming.popleft()
             if unit is not None:
                 batch.append(unit)
-            self._submit(videos)
             # Filled by counting and never by the clock, so that the same videos share a batch every time.
-            full = sum(unit.count for unit in batch) >= self.batch_frames
+            full = sum(unit.count for unit in batch) >= self.batch_frames or len(batch) == MOST_UNITS
             if batch and (full or batch[0].found or not self.coming):
                 yield from self._finished(batch)
                 if isinstance(batch[-1].found, VideoError) and not batch[-1].last:
                     self.coming.popleft()  # nothing of a video comes after its failure
                 batch = []
+            # After the answers: an iterable may give its next video late.
+            self._submit(videos)
 
     def _submit(self, videos: Iterator[Source]) -> None:
         """Keep the decoders busy, as long as what waits for the towers is not too much."""
         waiting = sum(decoding.waiting_bytes for decoding in self.coming)
-        while len(self.coming) < self.threads + 1 and waiting < AHEAD_BYTES:
-            video = next(videos, None)
-            if video is None:
+        while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES:
+            video = next(videos, _NONE_LEFT)
+            if isinstance(video, _NoneLeft):
                 return
-            self.coming.append(_Decoding(self.pool, self.decoder.units(video)))
+            pool = self.pool
+            if isinstance(video, LiveFrames):  # waits for frames, and would keep a decoder from all others
+                pool = DaemonPool(1, "live")
+                self.live.append(pool)
+            self.coming.append(_Decoding(pool, self.decoder.units(video)))
 
     def _finished(self, batch: Sequence[Unit]) -> Iterator[Reading | VideoError]:
         """A batch through the towers."""

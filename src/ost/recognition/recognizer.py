@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ost.backbones.base import Backbone
@@ -18,7 +19,7 @@ from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Settings
+from ost.recognition.settings import Settings, Views
 from ost.recognition.store import Store
 from ost.types import ClassHead, Kind
 from ost.video.transform import view_preprocess
@@ -38,6 +39,8 @@ class Recognizer:
         self.backbone = backbone
         self.cache = cache
         self.settings = settings or Settings()
+        self._lock = Lock()
+        self._last_store: tuple[Views, Store] | None = None
         self._heads: dict[tuple[str, tuple[Kind, ...]], ClassHead] = {}
 
     def __repr__(self) -> str:
@@ -81,10 +84,22 @@ class Recognizer:
         pack = resolve(classes)
         self.head(pack, wanted)
         with ExitStack() as stack:
-            kept = stack.enter_context(Store(self.backbone, wanted.views)) if self.cache else None
+            kept = stack.enter_context(self._store(wanted.views)) if self.cache else None
             readings = read_videos(self.backbone, videos, wanted.views, kept=kept, thumbnails=thumbnails)
             for reading in stack.enter_context(closing(readings)):
                 yield reading if isinstance(reading, VideoError) else self.predict(reading, pack, wanted)
+
+    @contextmanager
+    def _store(self, views: Views) -> Generator[Store]:
+        """A store of these views; the last one is taken up again, unless it is in use."""
+        with self._lock:
+            last, self._last_store = self._last_store, None
+        store = last[1] if last is not None and last[0] == views else Store(self.backbone, views)
+        try:
+            with store:
+                yield store
+        finally:
+            self._last_store = (views, store)
 
     def head(self, pack: Pack, settings: Settings | None = None) -> ClassHead:
         """The class head of a pack, made at most once."""

@@ -12,7 +12,8 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Generator, Iterable, Sequence
+import zlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +40,7 @@ LAYOUT = "3"
 DAMAGE = (SafetensorError, KeyError, IndexError, TypeError, ValueError, OSError)  # of a shard
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
+SMALL, MANY_SMALL = 8, 32  # clips of a small shard, and so many of them are joined
 
 
 def stored_embeddings(
@@ -76,10 +78,10 @@ def _features(part: FrameEmbeddings) -> Tensor:
 
 
 class Store:
-    """The shards of one pair of weights and views; use it as a context manager.
+    """The shards of one pair of weights and views; use it as a context manager, once or several times.
 
-    Several processes may read and write it at once: each writes shards of its own, whole or not at all. It holds no
-    more than `ost.cache.size_limit`; what was used longest ago goes first, and nothing that a run uses.
+    Several processes may read and write it at once: each writes shards of its own, whole or not at all. What was used
+    longest ago goes when the cache reaches `ost.cache.size_limit`, and nothing that a run uses.
     """
 
     def __init__(self, backbone: Backbone, views: Views | FrameRate) -> None:
@@ -87,15 +89,16 @@ class Store:
         self._folder = cache_folder() / "embeddings" / key
         self._device: Any = getattr(backbone, "device", "cpu")
         self._where: dict[str, tuple[Path, int]] = {}
+        self._sizes: dict[Path, int] = {}  # clips of each shard that was read
         self._waiting: dict[str, Reading] = {}
         self._since = time.monotonic()
         self._use, self._room, self._writes = Use(), Room(), True
         self._open = lru_cache(16)(_Shard)  # clips come in the order in which they were kept
-        for path in sorted(self._folder.glob("*.safetensors")):
-            self._where |= {identity: (path, row) for row, identity in enumerate(_identities(path))}
 
     def __enter__(self) -> Self:
         self._use.__enter__()
+        self._writes = self._room.limit > 0
+        self._refresh()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -111,15 +114,22 @@ class Store:
         if identity is None:
             return None
         key = _key(identity, chunk)
-        if key not in self._where:
-            return self._waiting.get(key)
-        path, row = self._where[key]
-        try:
-            found = self._open(path).reading(row, self._device)
-        except DAMAGE:  # embed it again
-            return None
-        self._use.touch(path)
-        return replace(found, chunk=chunk)
+        for _ in range(2):
+            if (place := self._where.get(key)) is None:
+                return self._waiting.get(key)
+            path, row = place
+            try:
+                found = self._open(path).reading(row, self._device)
+            except FileNotFoundError:  # another process has joined it with others
+                self._where.pop(key, None)
+                self._refresh()
+            except DAMAGE:  # embed it again, and whatever else lies there
+                self._forget(path)
+                return None
+            else:
+                self._use.touch(path)
+                return replace(found, chunk=chunk)
+        return None
 
     def put(self, identity: str | None, reading: Reading) -> None:
         """Keep a reading, on disk a little later."""
@@ -134,21 +144,54 @@ class Store:
         waiting, self._since = self._waiting, time.monotonic()
         if not waiting:
             return
-        path = self._folder / f"{uuid.uuid4().hex}.safetensors"
         try:
             if not self._room.take(_bytes(waiting.values())):
                 limit = readable_size(self._room.limit)
                 raise OSError(
                     f"the cache is at its limit of {limit}, and runs use all of it (OST_CACHE_SIZE)"
                 )
-            _save(list(waiting.items()), path)
+            self._save(waiting)
+            self._join_small_ones()
         except (OSError, SafetensorError) as error:
             self._writes = False
             logging.getLogger("ost").warning("embeddings are not kept from here on: %s", first_line(error))
-        else:
-            self._use.touch(path)
-            self._where |= {key: (path, row) for row, key in enumerate(waiting)}
         self._waiting = {}
+
+    def _save(self, readings: Mapping[str, Reading]) -> None:
+        path = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        _save(list(readings.items()), path)
+        self._use.touch(path)
+        self._sizes[path] = len(readings)
+        self._where |= {key: (path, row) for row, key in enumerate(readings)}
+
+    def _refresh(self) -> None:
+        """Take in the shards that others have written since, and let go of those that are gone."""
+        paths = set(self._folder.glob("*.safetensors"))
+        if gone := self._sizes.keys() - paths:
+            self._where = {key: place for key, place in self._where.items() if place[0] not in gone}
+            for path in gone:
+                del self._sizes[path]
+        for path in sorted(paths - self._sizes.keys()):
+            identities = _identities(path)
+            self._sizes[path] = len(identities)
+            self._where |= {identity: (path, row) for row, identity in enumerate(identities)}
+
+    def _join_small_ones(self) -> None:
+        """Join the shards of many short runs, whose headers would take longer to read than their clips."""
+        small = [path for path, size in self._sizes.items() if size < SMALL]
+        if len(small) < MANY_SMALL:
+            return
+        keys = [key for key, (path, _) in self._where.items() if path in small]
+        found = {key: reading for key in keys if (reading := self.get(key)) is not None}
+        self._save(found)
+        for path in small:
+            self._forget(path)
+
+    def _forget(self, path: Path) -> None:
+        self._sizes.pop(path, None)
+        self._where = {key: place for key, place in self._where.items() if place[0] != path}
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class _Shard:
@@ -163,17 +206,19 @@ class _Shard:
         """What was kept in a row."""
         # Copied, since the bits of a matrix product depend on how its numbers are aligned in memory.
         tensors = {
-            name: self._file.get_tensor(f"{row} {name}").clone().to(device)
+            name: self._file.get_tensor(f"{row} {name}").clone()
             for name in ("values", "norms", "features")
             if f"{row} {name}" in self._names
         }
         sample = dict(self._samples[row])
+        if sample.pop("crc") != _crc(tensors.values()):
+            raise ValueError("its numbers are not those that were written")
         last = bool(sample.pop("last"))
         times = tuple(math.nan if seconds is None else seconds for seconds in sample.pop("times"))
         notices = tuple(sample.pop("notices"))
         return Reading(
             "",
-            FrameEmbeddings(tensors["values"], tensors["norms"], features=tensors.get("features")),
+            FrameEmbeddings(**{name: tensor.to(device) for name, tensor in tensors.items()}),
             Sample(times, **sample, notices=notices),
             last=last,
         )
@@ -194,15 +239,24 @@ def _identities(path: Path) -> list[str]:
 
 def _save(readings: Sequence[tuple[str, Reading]], path: Path) -> None:
     """Write a shard, with what it holds in its header."""
-    tensors = {
-        f"{row} {name}": tensor.cpu().contiguous()
-        for row, (_, reading) in enumerate(readings)
-        for name, tensor in _tensors(reading.embeddings)
-    }
-    samples = [{**asdict(r.sample), "times": _times(r.sample), "last": r.last} for _, r in readings]
+    tensors: dict[str, Tensor] = {}
+    samples: list[dict[str, Any]] = []
+    for row, (_, reading) in enumerate(readings):
+        own = {name: tensor.cpu().contiguous() for name, tensor in _tensors(reading.embeddings)}
+        tensors |= {f"{row} {name}": tensor for name, tensor in own.items()}
+        sample = {**asdict(reading.sample), "times": _times(reading.sample), "last": reading.last}
+        samples.append({**sample, "crc": _crc(own.values())})
     metadata = {"clips": json.dumps([key for key, _ in readings]), "samples": json.dumps(samples)}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+
+
+def _crc(tensors: Iterable[Tensor]) -> int:
+    """CRC-32 of numbers: a file whose end was lost has its full length, and a sound header."""
+    found = 0
+    for tensor in tensors:
+        found = zlib.crc32(tensor.numpy().tobytes(), found)
+    return found
 
 
 def _tensors(embeddings: FrameEmbeddings) -> list[tuple[str, Tensor]]:
@@ -232,5 +286,5 @@ def _identity(path: Path, part: Part | None) -> str | None:
     return text_hash(
         str(path.resolve()),
         str(part),
-        *(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states),
+        *(f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}" for name, s in states),
     )

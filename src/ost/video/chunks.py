@@ -14,9 +14,9 @@ from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import demuxed, good_frames, header_seconds, opened, unless_stopped
-from ost.video.picture import Converter, stacked
+from ost.video.picture import SIZES_CHANGE, Converter, stacked
 from ost.video.place import is_folder, located
-from ost.video.sample import Part, check_part, nothing_within
+from ost.video.sample import ROUNDING, Part, check_part, is_within, nothing_within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 FPS = 4.0
 CHUNK_FRAMES = 128
-SEEK_LEADS = (0, 5, 30)  # seconds before a part; containers without an index land beyond it
-ROUNDING = 1e-6  # seconds by which a time may lie before its instant
+SEEK_LEADS = (0, 5, 30)  # seconds before a part, where nothing nearer is a keyframe before it
 LEAST_SHARE = 0.95  # of the header's seconds; a file whose pictures end earlier has a notice
 
 
@@ -51,8 +50,8 @@ def decode_chunks(
 ) -> Iterator[Chunk]:
     """Yield the frames of a video at an even rate, `chunk_frames` at a time.
 
-    A frame is taken if it is the first at or after an instant k / fps, so that none is taken twice and every part of a
-    video has the frames that the whole has there. The file is decoded once, in sequence.
+    A frame is taken if it is the first at or after an instant k / fps, so that none is taken twice, and a part has the
+    frames that the whole has there. The file is decoded once, in sequence.
 
     Args:
         path: a video file, which may lie in a .tar archive.
@@ -73,16 +72,17 @@ def decode_chunks(
     if is_folder(place):
         raise VideoError(name, "its frame images have no times, by which to take them at a rate")
     convert, film = Converter(name, preprocess), _Film(name, place, stop or (lambda: False))
-    collected, instants, taken = _Collected(name, chunk_frames), Instants(start, fps), 0
+    collected, instants, taken = _Collected(name, chunk_frames), Instants(fps), 0
     for seconds, frame in film.frames(start):
-        if end is not None and seconds >= end:
+        if end is not None and seconds >= end - ROUNDING:
             break
-        if not instants.reached(seconds):
+        if not instants.reached(seconds) or not is_within(seconds, (start, end)):
             continue
         taken += 1
         if taken > skip * chunk_frames:
             if collected.full:  # it is known only now that the chunk before is not the last
                 yield Chunk(collected.frames(), last=False)
+                collected.started = time.perf_counter()
             collected.add(convert(frame), seconds)
     if not taken:
         raise VideoError(name, nothing_within((start, end), film.seconds))
@@ -91,17 +91,15 @@ def decode_chunks(
 
 
 class Instants:
-    """The instants k / fps from a time on, of which each frame that is first at or after one reaches it."""
+    """The instants k / fps, which frames that come one after the other reach."""
 
-    def __init__(self, start: float, fps: float) -> None:
-        self.fps, self.next = fps, math.ceil(start * fps - ROUNDING)
+    def __init__(self, fps: float) -> None:
+        self.fps, self.last = fps, -math.inf
 
     def reached(self, seconds: float) -> bool:
-        """Whether a frame at that time is the first at or after the next instant."""
-        if (seconds + ROUNDING) * self.fps < self.next:
-            return False
-        self.next = math.floor((seconds + ROUNDING) * self.fps) + 1
-        return True
+        """Whether a frame at that time is the first at or after an instant; the first of all frames is."""
+        before, self.last = self.last, math.floor((seconds + ROUNDING) * self.fps)
+        return self.last > before
 
 
 class _Collected:
@@ -126,7 +124,7 @@ class _Collected:
     def frames(self, notices: tuple[str, ...] = ()) -> Frames:
         """The chunk, which begins anew."""
         if len({picture.shape for picture in self.pictures}) > 1:
-            notices = (*notices, "the picture changes its size; all frames are stretched to the first one's")
+            notices = (*notices, SIZES_CHANGE)
         pixels, times, now = stacked(self.pictures), tuple(self.times), time.perf_counter()
         seconds, self.started = now - self.started, now
         self.pictures, self.times = [], []
@@ -148,7 +146,9 @@ class _Film:
         self._lacks_times = False
 
     def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
-        """Yield (seconds, frame) from some frame at or before `start` on, sought where the file can be sought in."""
+        """Yield (seconds, frame) from a frame before `start` on, or the first; sought where the file has an index."""
+        from av.format import Flags
+
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             self.claimed = header_seconds(container, stream)
@@ -159,14 +159,15 @@ class _Film:
             if first is None:
                 raise VideoError(self.name, "no frame of it can be decoded")
             base, origin = stream.time_base or Fraction(1), None if self._lacks_times else first.pts
-            if start <= 0 or origin is None:
+            # A container without an index lands anywhere, also where decoding cannot begin.
+            if start <= 0 or origin is None or container.format.flags & Flags.ts_discont.value:
                 yield from self._timed(chain([first], frames), stream, origin)
                 return
             for lead in SEEK_LEADS:
                 container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
                 frames = self._decoded(container, stream)
                 hit = next(frames, None)
-                if hit is not None and hit.pts is not None and float((hit.pts - origin) * base) <= start:
+                if hit is not None and hit.pts is not None and float((hit.pts - origin) * base) < start:
                     yield from self._timed(chain([hit], frames), stream, origin)
                     return
         yield from self.frames(0.0)  # seeking comes nowhere near

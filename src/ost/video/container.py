@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,10 +19,15 @@ from ost.video.picture import MAX_PIXELS
 if TYPE_CHECKING:
     from av import Packet
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 T = TypeVar("T")
+PASSING = (  # of a mount that is gone or slow
+    *(errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV),
+)
 MAX_THREADS = 8  # each holds frames of its own
 STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
 # Containers without an index (MPEG) land off the wanted keyframe: search from that many seconds before it.
@@ -90,14 +96,27 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet
 
 
 def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
-    """Frames in order of presentation; broken packets and frames marked corrupt are left out."""
+    """Frames in order of presentation; broken packets and frames marked corrupt are left out.
+
+    Raises:
+        FFmpegError: the file cannot be reached now; one that breaks off only ends.
+    """
     from av.error import FFmpegError
 
     try:
         for packet in packets:
             yield from decode_packet(packet)
-    except FFmpegError:
+    except FFmpegError as error:
+        if is_passing(error):
+            raise
         return
+
+
+def is_passing(error: FFmpegError) -> bool:
+    """Whether an error is of the way to a file, and not of the file."""
+    from av.error import ExitError
+
+    return isinstance(error, ExitError) or error.errno in PASSING
 
 
 def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:

@@ -28,14 +28,15 @@ from ost.video.container import (
     frame_times,
     good_frames,
     header_seconds,
+    is_passing,
     keyframe_packet,
     opened,
     packets_from,
     unless_stopped,
 )
-from ost.video.picture import Converter, stacked
+from ost.video.picture import SIZES_CHANGE, Converter, stacked
 from ost.video.place import is_folder, located
-from ost.video.sample import Part, check_part, indices_within, test_indices
+from ost.video.sample import Part, check_part, indices_within, is_within, nothing_within, test_indices
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -179,24 +180,34 @@ class _Reader:
         """Approximate sampling: one keyframe for each wanted time, the rest of the file left unread."""
         wanted = test_indices(1_000_000, frames, clips)
         with opened(self.name, self.place) as (container, stream):
-            start, end = self.part or (0.0, None)
-            end = header_seconds(container, stream) if end is None else end
+            start, end = self._clamped(header_seconds(container, stream))
             pictures = [
                 self._keyframe_at(container, stream, start + t * (end - start) / 1e6)
                 for t in self._unless_stopped(iter(wanted))
             ]
-        seen = {i: picture for i, picture in enumerate(pictures) if picture is not None}
+        found = {i: picture for i, picture in enumerate(pictures) if picture is not None}
+        seen = {i: p for i, p in found.items() if self.part is None or is_within(p.seconds, self.part)}
         distinct = len({picture.seconds for picture in seen.values()})
         if distinct < min(2, len(pictures)):
             sampled = self.uniform(partial(test_indices, frames=frames, clips=clips))
-            notice = "no two keyframes could be sought, so it was sampled uniformly"
+            where = "no two keyframes" if self.part is None else "no two keyframes of the part"
+            notice = f"{where} could be sought, so it was sampled uniformly"
             return replace(sampled, notices=(*sampled.notices, notice))
-        if len(seen) < self.min_decoded * len(pictures):
-            raise VideoError(self.name, f"only {len(seen)} of {len(pictures)} keyframes looked for decode")
-        notices = () if len(seen) == len(pictures) else (f"{len(seen)} of {len(pictures)} keyframes decode",)
+        if len(found) < self.min_decoded * len(pictures):
+            raise VideoError(self.name, f"only {len(found)} of {len(pictures)} keyframes looked for decode")
+        notices = (
+            () if len(found) == len(pictures) else (f"{len(found)} of {len(pictures)} keyframes decode",)
+        )
         if distinct <= len(pictures) // 2:
             notices = (*notices, f"only {distinct} different keyframes for {len(pictures)} frames")
         return self._frames([seen[_nearest(i, seen)] for i in range(len(pictures))], distinct, notices)
+
+    def _clamped(self, length: float) -> tuple[float, float]:
+        """The seconds to sample of a file that is so long."""
+        start, end = self.part or (0.0, None)
+        if start >= length > 0:
+            raise VideoError(self.name, nothing_within((start, end), length))
+        return start, min(length, math.inf if end is None else end)
 
     def _keyframe_at(self, container: InputContainer, stream: VideoStream, seconds: float) -> _Picture | None:
         """The keyframe at or before that time; None if there is none or it does not decode."""
@@ -232,7 +243,9 @@ class _Reader:
                         broken_off = packet.is_corrupt
                         if packet.is_keyframe and packet.pts is not None:
                             keyframes.append(packet.pts)
-            except FFmpegError:
+            except FFmpegError as error:
+                if is_passing(error):
+                    raise
                 broken_off = True
             broken_off = broken_off or _ends_early(container, ends)
             claimed = _claimed(container, stream) if broken_off else 0
@@ -296,7 +309,7 @@ class _Reader:
 
     def _frames(self, pictures: list[_Picture], decoded: int, notices: tuple[str, ...]) -> Frames:
         if len({picture.pixels.shape for picture in pictures}) > 1:
-            notices = (*notices, "the picture changes its size; all frames are stretched to the first one's")
+            notices = (*notices, SIZES_CHANGE)
         return Frames(
             pixels=stacked([picture.pixels for picture in pictures]),
             times=tuple(round(picture.seconds, 4) for picture in pictures),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 from ost.video.chunks import Chunk, Instants
-from ost.video.picture import check_size, scaled_rgb, stacked
+from ost.video.picture import SIZES_CHANGE, check_size, scaled_rgb, stacked
 
 Drop = Literal["oldest", "newest", "none"]
 DROPS = ("oldest", "newest", "none")
@@ -23,9 +24,11 @@ WAIT = 0.1  # seconds between two looks at whether to give up
 class LiveFrames:
     """A live source as an input of the reader: what was pushed and not taken yet is kept up to `capacity`.
 
+    One thread pushes.
+
     Args:
         name: what results are named by.
-        capacity: frames that wait at most; beyond the reader's frame rate none wait.
+        capacity: frames that wait at most; once it is read, none beyond the reader's frame rate.
         drop: which frame goes when there is no room: the "oldest" (the answer stays close to now), the "newest", or
             "none", where `push` waits.
     """
@@ -42,6 +45,8 @@ class LiveFrames:
         self._closed = False
         self._began: float | None = None
         self._instants: Instants | None = None
+        self._last = -math.inf
+        self._fell_back = False
 
     def push(self, pixels: np.ndarray, seconds: float | None = None) -> bool:
         """Offer a frame; whether it was kept. Frames beyond the reader's rate are not.
@@ -51,29 +56,36 @@ class LiveFrames:
             seconds: its time; by default the seconds since the first frame was pushed.
 
         Raises:
-            UsageError: it is no picture.
+            UsageError: it is no picture, or its time no number.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise UsageError(f"a frame is uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        if seconds is not None and not math.isfinite(seconds):
+            raise UsageError(f"the time of a frame is in seconds, not {seconds}")
         with self._change:
             now = time.monotonic()
             self._began = now if self._began is None else self._began
             at = now - self._began if seconds is None else seconds
-            if self._closed or (self._instants is not None and not self._instants.reached(at)):
-                return False
-            if len(self._waiting) >= self.capacity and self.drop == "newest":
-                self.dropped += 1
-                return False
             if self.drop == "none":
                 self._change.wait_for(lambda: self._closed or len(self._waiting) < self.capacity)
-                if self._closed:
-                    return False
-            elif len(self._waiting) >= self.capacity:
-                self._waiting.popleft()
+            if self._closed or not self._is_due(at):
+                return False
+            if len(self._waiting) >= self.capacity:
                 self.dropped += 1
+                if self.drop == "newest":
+                    return False
+                self._waiting.popleft()
             self._waiting.append((pixels, at))
             self._change.notify_all()
             return True
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether the reader's rate wants a frame of that time; a clock that falls back begins again."""
+        if seconds < self._last:
+            self._fell_back = True
+            self._instants = self._instants and Instants(self._instants.fps)
+        self._last = seconds
+        return self._instants is None or self._instants.reached(seconds)
 
     def close(self) -> None:
         """End the source: what waits is still read."""
@@ -88,7 +100,9 @@ class LiveFrames:
 
         Where the towers are slower than the source, chunks grow, and then frames are dropped.
         """
-        self._instants = Instants(0.0, fps)
+        with self._change:  # what was pushed before the rate was known
+            self._instants = Instants(fps)
+            self._waiting = deque(one for one in self._waiting if self._instants.reached(one[1]))
         told = 0
         try:
             while True:
@@ -99,8 +113,11 @@ class LiveFrames:
                         return
                     taken = [self._waiting.popleft() for _ in range(min(chunk_frames, len(self._waiting)))]
                     dropped, told = self.dropped - told, self.dropped
+                    fell_back, self._fell_back = self._fell_back, False
                     self._change.notify_all()
                 notices = (f"{dropped} frames were dropped, as the towers were busy",) if dropped else ()
+                if fell_back:
+                    notices = (*notices, "the clock of the source fell back")
                 yield Chunk(self._frames(taken, preprocess, notices), last=False)
         finally:
             self.close()
@@ -114,6 +131,8 @@ class LiveFrames:
         started = time.perf_counter()
         for pixels, _ in taken:
             check_size(self.name, pixels.shape[1], pixels.shape[0])
+        if len({pixels.shape for pixels, _ in taken}) > 1:
+            notices = (*notices, SIZES_CHANGE)
         pictures = stacked([scaled_rgb(pixels, preprocess) for pixels, _ in taken])
         times = tuple(round(seconds, 4) for _, seconds in taken)
         return Frames(

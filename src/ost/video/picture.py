@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 MAX_PIXELS = 40_000_000  # 8K is 33 million; what claims more is broken or an attack
+SIZES_CHANGE = "the picture changes its size; all frames are stretched to the first one's"
 MAX_ASPECT = 30  # long side to short side
 # swscale always widens its filter when it shrinks. Without antialiasing the two agree within 2/255 on average
 # down to this scale (tests/video/test_scaling.py measures it on real clips).

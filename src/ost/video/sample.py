@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CROPS = (1, 3, 5, 10)
 Part = tuple[float, float | None]  # from the first up to and without the second, in seconds; None is the end
+ROUNDING = 1e-6  # seconds by which a time may lie before the instant that it means
 
 
 def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
@@ -63,13 +64,18 @@ def indices_within(name: str, times: Sequence[float], part: Part) -> list[int]:
     Raises:
         VideoError: there are none, or the frames have no times.
     """
-    start, end = part
     if any(map(math.isnan, times)):
         raise VideoError(name, "its frames have no times, by which a part of it could be taken")
-    inside = [i for i, seconds in enumerate(times) if start <= seconds < (math.inf if end is None else end)]
+    inside = [i for i, seconds in enumerate(times) if is_within(seconds, part)]
     if not inside:
         raise VideoError(name, nothing_within(part, times[-1] if times else 0.0))
     return inside
+
+
+def is_within(seconds: float, part: Part) -> bool:
+    """Whether a frame of that time belongs to a part."""
+    start, end = part
+    return start - ROUNDING <= seconds < (math.inf if end is None else end - ROUNDING)
 
 
 def nothing_within(part: Part, last: float) -> str:
