@@ -1,9 +1,11 @@
 """The store under runs: killed ones, several at once, with a limit, and as recognition uses it."""
 
+import contextlib
 import json
 import logging
 import os
 import random
+import shutil
 import time
 from dataclasses import replace
 
@@ -258,3 +260,102 @@ def test_no_cache_is_an_option_of_the_command(ost_command, tiny, tiny_videos, fr
         scores = np.array([[score["logit"] for score in result["classes"]] for result in results])
         assert np.ptp(scores, 0).max() < 1e-5
         assert results[2]["seconds"]["towers"] == 0 < results[1]["seconds"]["towers"]
+
+
+def test_a_file_that_is_exchanged_with_all_its_times_is_embedded_again(make_backbone, tmp_path, bikes):
+    one, other = (tmp_path / name for name in ("one.mp4", "other.mp4"))
+    data = bikes.read_bytes()
+    one.write_bytes(data)
+    other.write_bytes(data[:-1] + b"x")
+    os.utime(other, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))
+    backbone = counting(make_backbone())
+    read(backbone, [one])
+    shutil.copy2(other, one)
+    read(backbone, [one])
+    assert backbone.seen == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(make_backbone, videos, monkeypatch):
+    decode = decoding.decode_views
+
+    def changed(path, *rest):
+        found = decode(path, *rest)
+        os.utime(sorted(path.iterdir())[0], (1, 1))
+        return found
+
+    backbone = counting(make_backbone())
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode_views", changed)
+        read(backbone, videos[:1])
+    read(backbone, videos[:1])
+    assert backbone.seen == 2
+
+
+def test_a_shard_whose_numbers_were_lost_is_embedded_again(make_backbone, videos, fresh_cache):
+    backbone = counting(make_backbone())
+    first = read(backbone, videos[:2])
+    (path,) = (fresh_cache / "embeddings").rglob("*.safetensors")
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    path.write_bytes(data[:start] + bytes(len(data) - start))  # full length, sound header
+    again = read(backbone, videos[:2])
+    assert backbone.seen == 4
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.embeddings.values, b.embeddings.values)
+    read(backbone, videos[:2])
+    assert backbone.seen == 4, "and mended"
+
+
+def test_the_limit_holds_for_several_writers_together(make_backbone, videos, fresh_cache, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 1)
+    monkeypatch.setenv("OST_CACHE_SIZE", "3 KB")
+    stores = [Store(make_backbone(f"w{i}"), VIEWS) for i in range(4)]
+    (reading,) = read_videos(make_backbone(), videos[:1], VIEWS)
+    with contextlib.ExitStack() as stack:
+        for store in stores:
+            stack.enter_context(store)
+        for i in range(5):
+            for store in stores:
+                store.put(f"video {i}", reading)
+    assert 0 < sum(len(shard) for shard in shards(fresh_cache)) * 400 < 3000
+
+
+def test_nothing_is_kept_and_nothing_said_where_the_limit_is_0(
+    make_backbone, videos, fresh_cache, monkeypatch, caplog
+):
+    monkeypatch.setenv("OST_CACHE_SIZE", "0")
+    with caplog.at_level(logging.WARNING, "ost"):
+        read(make_backbone(), videos)
+    assert not caplog.records and shards(fresh_cache) == []
+
+
+def test_videos_that_come_one_by_one_are_joined_and_all_stay(
+    make_backbone, make_video, fresh_cache, monkeypatch
+):
+    monkeypatch.setattr(module, "MANY_SMALL", 5)
+    videos = [make_video(f"one-{i}") for i in range(13)]
+    backbone = counting(make_backbone())
+    recognizer = Recognizer(backbone)
+    elsewhere = Store(backbone, recognizer.settings.views)
+    with elsewhere:
+        first = [recognizer.recognize(video, OTHERS).classes for video in videos]
+        held = shards(fresh_cache)
+        assert len(held) < 6 and sum(map(len, held)) == 13
+        assert [recognizer.recognize(video, OTHERS).classes for video in videos] == first
+        assert backbone.seen == 13
+    with elsewhere:
+        found = [elsewhere.get(elsewhere.identity(video)) for video in videos]
+    assert all(found)
+
+
+def test_a_shard_that_another_process_has_joined_is_found_where_it_is_now(
+    make_backbone, videos, fresh_cache, monkeypatch
+):
+    monkeypatch.setattr(module, "MANY_SMALL", 3)
+    backbone = counting(make_backbone())
+    read(backbone, videos[:1])
+    with Store(backbone, VIEWS) as early:
+        for video in videos[1:4]:
+            read(backbone, [video])
+        assert len(shards(fresh_cache)) < 4
+        assert early.get(early.identity(videos[0])) is not None

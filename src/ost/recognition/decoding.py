@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -192,13 +193,23 @@ class Decoder:
         return identity if same else None
 
 
-def path_of(video: Source) -> str:
-    """What results of a video are named by."""
+def path_of(video: object) -> str:
+    """What results of a video are named by.
+
+    Raises:
+        VideoError: it is none.
+    """
     if isinstance(video, Frames):
         return video.path
     if isinstance(video, LiveFrames):
         return video.name
-    return str(_span(video)) if isinstance(video, tuple) else str(video)
+    if isinstance(video, tuple):
+        return str(_span(video))
+    if not isinstance(video, str | os.PathLike):
+        raise VideoError(
+            video, f"a video is a path, a part, frames or a live source, not a {type(video).__name__}"
+        )
+    return str(video)
 
 
 def _file_and_part(
