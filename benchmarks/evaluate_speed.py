@@ -29,7 +29,6 @@ from recognise_speed import random_clip
 from torch.nn.functional import interpolate, normalize
 
 from ost.backbones.base import Backbone
-from ost.backbones.catalog import IMAGENET_MEAN, IMAGENET_STD
 from ost.backbones.load import load_backbone
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
@@ -43,6 +42,7 @@ from ost.runtime import cpu_has_fast_bf16
 from ost.types import BOTH, Preprocess
 from ost.video.find import find_videos
 from ost.video.transform import transform
+from ost.weights.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 LISTS = {"hmdb51": 1530, "k400": 19877}  # videos of the first validation list
 BATCH = 2

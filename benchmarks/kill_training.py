@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ost.backbones.weights import Weights, save_weights
 from ost.types import Preprocess
+from ost.weights.formats import Weights, save_weights
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 SETTINGS = {

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from ost.backbones.extras import draw_temporal
-from ost.backbones.weights import Weights, save_weights
 from ost.descriptors.pack import Pack, PackClass
 from ost.train.validate import Labelled
 from ost.types import Preprocess
+from ost.weights.formats import Weights, save_weights
 
 FRAMES, SIDE = 8, 32
 COLOURS = {"red": (215, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 225), "yellow": (230, 210, 40)}

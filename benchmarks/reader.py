@@ -41,10 +41,10 @@ def random_clip() -> Backbone:
     """OpenAI's ViT-B/16 with random weights, in the default precision of this machine."""
     from open_clip import create_model
 
-    from ost.backbones.catalog import clip_preprocess
     from ost.backbones.clip import ClipBackbone
-    from ost.backbones.weights import Weights
     from ost.runtime import resolve_dtype
+    from ost.weights.formats import Weights
+    from ost.weights.pixels import clip_preprocess
 
     name = "ViT-B-16-quickgelu"
     torch.manual_seed(0)
@@ -243,7 +243,7 @@ def main() -> None:
         clip = random_clip()
         measure(f"ViT-B/16, {clip.precision}, 32 frames", clip, paths[: options.clip_videos], Views(32))
         del clip
-    from ost.backbones.catalog import clip_preprocess
+    from ost.weights.pixels import clip_preprocess
 
     memory(clip_preprocess(224), paths[0], options.results)
     long_film(clip_preprocess(224), paths[0], options.minutes)

@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 
 import ost
-from ost.backbones.catalog import clip_preprocess
 from ost.descriptors.pack import Pack, PackClass
 from ost.files import package_file
 from ost.runtime import cpu_has_fast_bf16
 from ost.video.decode import decode
 from ost.video.transform import transform
+from ost.weights.pixels import clip_preprocess
 
 CLASSES, FRAMES, COMPARED = 400, 32, 24
 

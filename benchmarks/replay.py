@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ost.backbones.weights import Weights, save_weights
 from ost.descriptors.pack import Pack, PackClass
 from ost.runtime import Ranks
 from ost.train.config import TrainConfig
@@ -29,6 +28,7 @@ from ost.train.plan import Share
 from ost.train.step import step_gradient
 from ost.types import Preprocess
 from ost.video.augment import NONE, Colour
+from ost.weights.formats import Weights, save_weights
 
 
 def tiny_clip(file: Path) -> None:

@@ -29,7 +29,7 @@ def lap(what):
     t.append(time.perf_counter())
     print(f"{what}={t[-1] - t[-2]:.2f}", end=" ")
 import torch; lap("import_torch")
-import ost.recognition.recognizer, ost.backbones.lite; lap("import_the_rest")
+import ost.recognition.recognizer, ost.backbones.lite.backbone; lap("import_the_rest")
 import ost
 model = ost.load("lite"); lap("hash_weights")
 model.head(ost.pack("everyday")); lap("class_head")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import ost
-from ost.backbones.minilm import FILE, MiniLM
+from ost.backbones.lite.minilm import FILE, MiniLM
 from ost.files import package_file
 
 VERBS = "juggling stacking polishing hammering wiping tying oiling lacing shelling grinding weighing labelling rinsing"

@@ -22,7 +22,6 @@ import torch
 from recognise_speed import random_clip
 from torch.nn.functional import log_softmax, normalize, softmax
 
-from ost.backbones.catalog import clip_preprocess
 from ost.descriptors.pack import Pack, PackClass
 from ost.files import package_file
 from ost.runtime import cpu_has_fast_bf16
@@ -33,6 +32,7 @@ from ost.train.plan import Plan
 from ost.train.task import Task
 from ost.train.validate import Labelled
 from ost.video.augment import Augmentation, recolour
+from ost.weights.pixels import clip_preprocess
 
 STEPS = 3  # a round, of which the first is not counted
 

@@ -163,8 +163,8 @@ def real_clips() -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A CLIP of two small random towers that sees 32 pixels, as a file."""
-    from ost.backbones.weights import Weights, save_weights
     from ost.types import Preprocess
+    from ost.weights.formats import Weights, save_weights
 
     place = Path(__file__).parent / "backbones" / "makers.py"
     spec = importlib.util.spec_from_file_location("tiny_makers", place)

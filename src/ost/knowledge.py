@@ -82,7 +82,7 @@ def question(wanted: Pack, *, count: int = 4, setting: str = "", language: str =
 
 def neighbours(names: tuple[str, ...], most: int = NEIGHBOURS) -> dict[str, tuple[str, ...]]:
     """For each name those of the same list that mean the most similar thing, by the embedded text tower."""
-    from ost.backbones.minilm import MiniLM
+    from ost.backbones.lite.minilm import MiniLM
 
     values = MiniLM.installed().embed(names)
     similarity = values @ values.T

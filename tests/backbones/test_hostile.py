@@ -12,10 +12,10 @@ import zipfile
 import pytest
 import torch
 
-from ost.backbones.archive import LEGACY_MAGIC
 from ost.backbones.load import find_weights
-from ost.backbones.weights import read_weights
 from ost.errors import WeightsError
+from ost.weights.archive import LEGACY_MAGIC
+from ost.weights.formats import read_weights
 
 from .makers import write_open_clip, write_openai, write_safetensors
 

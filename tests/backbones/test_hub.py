@@ -13,10 +13,11 @@ import pytest
 import torch
 from huggingface_hub.utils import close_session
 
-from ost.backbones.catalog import BACKBONES, PUBLISHED
-from ost.backbones.hub import fetch, show_licence_once
+from ost.backbones.catalog import BACKBONES
 from ost.backbones.load import find_weights, load_backbone
 from ost.errors import UsageError, WeightsError
+from ost.weights.hub import fetch, show_licence_once
+from ost.weights.published import PUBLISHED
 
 from .makers import pixels, write_open_clip, write_ost, write_safetensors
 
@@ -276,7 +277,7 @@ def test_offline_mode_uses_the_cache_and_asks_nobody(cached, hub, openai, monkey
 
 def test_the_environment_variables_of_huggingface_hub_count(hub, openai, tmp_path):
     program = (
-        "from ost.backbones.catalog import BACKBONES; from ost.backbones.hub import fetch\n"
+        "from ost.backbones.catalog import BACKBONES; from ost.weights.hub import fetch\n"
         "print(fetch(BACKBONES['ViT-B-16/openai'].weights, 'ViT-B-16/openai'))"
     )
 

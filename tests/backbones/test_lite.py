@@ -8,15 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ost.backbones.archive import read_archive
 from ost.backbones.catalog import LITE
-from ost.backbones.efficientnet import EfficientNetLite2
-from ost.backbones.lite import SPREAD, LiteBackbone, _imagenet_names
+from ost.backbones.lite.backbone import SPREAD, LiteBackbone, _imagenet_names
+from ost.backbones.lite.efficientnet import EfficientNetLite2
+from ost.backbones.lite.minilm import WIDTH, MiniLM
 from ost.backbones.load import load_backbone
-from ost.backbones.minilm import WIDTH, MiniLM
 from ost.backbones.text import batches
 from ost.errors import UsageError
 from ost.files import package_file
+from ost.weights.archive import read_archive
 
 from .makers import pixels
 

@@ -13,8 +13,8 @@ from ost.backbones import clip
 from ost.backbones.catalog import BACKBONES
 from ost.backbones.clip import ClipBackbone, open_clip_config, told_by_shapes
 from ost.backbones.load import find_spec, load_backbone
-from ost.backbones.weights import read_weights, save_weights
 from ost.errors import UsageError, WeightsError
+from ost.weights.formats import read_weights, save_weights
 
 from .makers import EMBED, PATCH, SIZE, WIDTH, pixels, write_open_clip, write_ost
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ost.backbones.catalog import CLIP_MEAN, IMAGENET_MEAN, clip_preprocess, ost_preprocess
 from ost.backbones.load import load_backbone
-from ost.backbones.weights import architecture, blend, read_weights, save_weights
 from ost.errors import UsageError, WeightsError
+from ost.weights.blend import blend
+from ost.weights.formats import architecture, read_weights, save_weights
+from ost.weights.pixels import CLIP_MEAN, IMAGENET_MEAN, clip_preprocess, ost_preprocess
 
 from .makers import (
     CONTEXT,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ost.backbones.minilm import MiniLM
+from ost.backbones.lite.minilm import MiniLM
 from ost.backbones.tokens import text_context
 from ost.descriptors.faults import class_faults, pack_faults
 from ost.descriptors.shipped import shipped, shipped_pack, whole_packs

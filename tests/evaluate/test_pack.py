@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ost.backbones.base import prepared
-from ost.backbones.minilm import MiniLM
+from ost.backbones.lite.minilm import MiniLM
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import PackError, UsageError

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import ost.train.checkpoint as checkpoint
-from ost.backbones.weights import Weights, read_weights
 from ost.errors import OstError
 from ost.runtime import Ranks
 from ost.train.checkpoint import Checkpoints, Progress
 from ost.types import Preprocess
+from ost.weights.formats import Weights, read_weights
 
 BOTH = ("last", "best")
 PROGRESS = Progress(

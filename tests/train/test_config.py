@@ -223,8 +223,8 @@ def command_of(name):
 def test_the_documented_command_of_a_recipe_is_one_that_the_command_line_takes(name):
     import typer
 
-    from ost.backbones.catalog import PUBLISHED
     from ost.cli import app
+    from ost.weights.published import PUBLISHED
 
     subcommand, *given = command_of(name)
     assert subcommand == "train"

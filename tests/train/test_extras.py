@@ -8,10 +8,10 @@ from torch.nn.functional import cosine_similarity
 
 from ost.backbones.extras import PROMPT_STD, TemporalTransformer, draw_prompts, draw_temporal
 from ost.backbones.load import load_backbone
-from ost.backbones.weights import Weights, read_weights, save_weights
 from ost.errors import UsageError, WeightsError
 from ost.train.learner import load_learner
 from ost.video.augment import NONE
+from ost.weights.formats import Weights, read_weights, save_weights
 
 TEXTS = ["a red square", "the sea and something that is green, seen from above"]
 PROMPTS = {"tune": "prompts", "prompt_count": 3, "prompt_layers": 2}

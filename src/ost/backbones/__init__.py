@@ -1,1 +1,1 @@
-"""Pixels and prompts in, embeddings out: the towers, their weights and their catalog."""
+"""Pixels and prompts in, embeddings out: the towers and their catalog."""

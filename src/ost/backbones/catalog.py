@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ost.catalog import Catalog
 from ost.types import Preprocess, Templates
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (
-    (123.675 / 255, 116.28 / 255, 103.53 / 255),
-    (58.395 / 255, 57.12 / 255, 57.375 / 255),
-)
-LITE_MEAN, LITE_STD = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
-HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+from ost.weights.pixels import CLIP_MEAN, CLIP_STD, LITE_MEAN, LITE_STD, ONE, ZERO, clip_preprocess, squash
+from ost.weights.published import HubFile, open_clip_file
 
 # OST's own (the spatial one leaves the class name out on purpose); the name template is ViFi-CLIP's.
 CLIP_TEMPLATES = Templates(
@@ -24,21 +17,6 @@ CLIP_TEMPLATES = Templates(
 )
 # A sentence embedding needs no frame around what is said.
 PLAIN_TEMPLATES = Templates(spatial="{descriptor}", temporal="{name}: {descriptor}", name="{name}")
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """One file on the Hugging Face hub.
-
-    Attributes:
-        repo: "owner/name".
-        files: file names to try in turn; the first that exists is taken.
-        repo_type: "model" or "space".
-    """
-
-    repo: str
-    files: tuple[str, ...]
-    repo_type: Literal["model", "space"] = "model"
 
 
 @dataclass(frozen=True)
@@ -61,36 +39,6 @@ class BackboneSpec:
     licence: str
     note: str = ""
     templates: Templates = CLIP_TEMPLATES
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """Fine-tuned weights for a backbone of the catalog."""
-
-    weights: HubFile
-    backbone: str
-    licence: str
-    note: str
-
-
-def clip_preprocess(size: int) -> Preprocess:
-    """What OpenAI and most open_clip weights were trained with."""
-    return Preprocess(size, size, "bicubic", True, CLIP_MEAN, CLIP_STD)
-
-
-def ost_preprocess(size: int) -> Preprocess:
-    """What the weights of OST, ViFi-CLIP and MAXI were trained with: ImageNet's mean and std."""
-    return Preprocess(size, size * 256 // 224, "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
-
-
-def squash(size: int, interpolation: Literal["bilinear", "bicubic"]) -> Preprocess:
-    """What PE-Core and SigLIP 2 were trained with: the whole frame, stretched to a square."""
-    return Preprocess(size, None, interpolation, True, HALF, HALF)
-
-
-def open_clip_file(repo: str) -> HubFile:
-    """The weights of an open_clip model repository, safetensors first."""
-    return HubFile(repo, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
 
 
 def _openai(name: str, repo: str, size: int = 224) -> BackboneSpec:
@@ -158,31 +106,4 @@ BACKBONES: Catalog[BackboneSpec] = Catalog(
         "MobileCLIP2-L-14/dfndr2b": _mobileclip2("MobileCLIP2-L-14", 224, True),
     },
     group="ost.backbones",
-)
-
-
-def _ost(path: str, note: str) -> PublishedWeights:
-    file = HubFile("tomchen-ctj/OST", (f"checkpoints/{path}.pth",), "space")
-    return PublishedWeights(file, DEFAULT, "CC BY-NC-SA 4.0", note)
-
-
-def _few_shot() -> dict[str, PublishedWeights]:
-    entries: dict[str, PublishedWeights] = {}
-    for data, title in (("hmdb", "HMDB-51"), ("ucf", "UCF-101"), ("ssv2", "Something-Something V2")):
-        for shots in (2, 4, 8, 16):
-            path = f"few_shot/{data}/k{shots}_few_shot_{data}_OST"
-            note = f"{shots} clips a class of {title}"
-            entries[f"ost/{data}-{shots}shot"] = _ost(path, f"{note}, from CLIP")
-            entries[f"ost/{data}-{shots}shot-k400"] = _ost(
-                f"{path}_k400_ft", f"{note}, from the K400 weights"
-            )
-    return entries
-
-
-PUBLISHED: Catalog[PublishedWeights] = Catalog(
-    "published weight file",
-    {
-        "ost/k400": _ost("zero_shot/OST_10_epochs_k400_finetuned", "Kinetics-400, for zero-shot recognition"),
-        **_few_shot(),
-    },
 )

@@ -17,9 +17,9 @@ from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
 from ost.backbones.catalog import CLIP_TEMPLATES
 from ost.backbones.extras import read_prompts, read_temporal, split_extras
 from ost.backbones.text import batches, fit_to_context
-from ost.backbones.weights import HEAD_WIDTH, Architecture, Weights, account
 from ost.errors import UsageError, WeightsError, first_line
 from ost.types import FrameEmbeddings, Preprocess
+from ost.weights.formats import HEAD_WIDTH, Architecture, Weights, account
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ost.backbones.weights import HEAD_WIDTH, Weights, account
 from ost.errors import UsageError, WeightsError
+from ost.weights.formats import HEAD_WIDTH, Weights, account
 
 PREFIXES = ("prompts.", "temporal.")
 PROMPT_STD = 0.02

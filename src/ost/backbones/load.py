@@ -10,21 +10,16 @@ from typing import Any
 from ost.activity import activity
 from ost.backbones.adapter import AdaptedBackbone, Adapter, read_adapter
 from ost.backbones.base import Backbone
-from ost.backbones.catalog import (
-    BACKBONES,
-    DEFAULT,
-    PUBLISHED,
-    BackboneSpec,
-    HubFile,
-    clip_preprocess,
-    open_clip_file,
-)
-from ost.backbones.hub import fetch, show_licence_once
+from ost.backbones.catalog import BACKBONES, DEFAULT, BackboneSpec
 from ost.backbones.names import check_backbone, check_model, check_weights, is_adapter, is_backbone
-from ost.backbones.weights import Architecture, Weights, architecture, blend, read_weights
 from ost.errors import UsageError, WeightsError
 from ost.runtime import resolve_device, resolve_dtype
 from ost.types import Preprocess
+from ost.weights.blend import blend
+from ost.weights.formats import Architecture, Weights, architecture, read_weights
+from ost.weights.hub import fetch, show_licence_once
+from ost.weights.pixels import clip_preprocess
+from ost.weights.published import PUBLISHED, HubFile, open_clip_file
 
 Tell = Callable[[str], None]
 Grow = Callable[[Weights], Weights]
@@ -73,7 +68,7 @@ def load_backbone(
         base = load_backbone(*_base_of(adapter, name), device=device, dtype=dtype, tell=tell)
         return AdaptedBackbone(base, adapter, str(weights))
     if name == "lite":
-        from ost.backbones.lite import LiteBackbone
+        from ost.backbones.lite.backbone import LiteBackbone
 
         return LiteBackbone()
     chosen = _choose(name, weights, tell)

@@ -11,11 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ost.backbones.catalog import BACKBONES, DEFAULT, PUBLISHED
+from ost.backbones.catalog import BACKBONES, DEFAULT
 from ost.catalog import did_you_mean, near_misses
 from ost.errors import UsageError
 from ost.files import package_file
 from ost.runtime import DTYPES
+from ost.weights.published import PUBLISHED
 
 ADAPTER_KEY = "ost_adapter"  # of the metadata in an adapter's file
 RARE_DEVICES = "mkldnn opengl opencl ideep hip ve fpga maia xla lazy vulkan meta hpu mtia ipu privateuseone"

@@ -18,7 +18,7 @@ def text_context(name: str | None = None) -> TextContext:
     title = name or DEFAULT
     check_backbone(title)
     if name == "lite":
-        from ost.backbones.minilm import MiniLM
+        from ost.backbones.lite.minilm import MiniLM
 
         return TextContext(LITE.context_length, MiniLM.installed().count, LITE.templates)
     from ost.backbones.clip import open_clip_config, open_clip_tokenizer

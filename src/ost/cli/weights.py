@@ -19,7 +19,7 @@ from ost.errors import UsageError, WeightsError
 from ost.runs import EVALUATION, TRAINING, WEIGHTS, holds_run, trained_on
 
 if TYPE_CHECKING:
-    from ost.backbones.weights import Weights
+    from ost.weights.formats import Weights
 
 weights_app = typer.Typer(no_args_is_help=True, help="Weight files: list, inspect, convert, blend.")
 Source = Annotated[str, typer.Argument(help="A weight file, or a name from ost weights list.")]
@@ -29,7 +29,8 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The safetensors fi
 @command(weights_app, "list")
 def list_weights() -> None:
     """The backbones and published weights known by name."""
-    from ost.backbones.catalog import BACKBONES, PUBLISHED
+    from ost.backbones.catalog import BACKBONES
+    from ost.weights.published import PUBLISHED
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "pixels", "tokens", "licence", "what"):
@@ -79,7 +80,7 @@ def _trained(clips: Path) -> str:
 
 def _weight_lines(file: Path, weights: Weights) -> dict[str, str]:
     from ost.backbones.extras import describe_extras
-    from ost.backbones.weights import architecture
+    from ost.weights.formats import architecture
 
     try:
         sizes = str(architecture(weights))
@@ -125,7 +126,7 @@ def convert(source: Source, output: Output) -> None:
     """Write a weight file as safetensors: no pickle, no optimiser, its pixels in the metadata."""
     file, weights = _read(source)
 
-    from ost.backbones.weights import save_weights
+    from ost.weights.formats import save_weights
 
     save_weights(weights, output)
     before, after = file.stat().st_size, output.stat().st_size
@@ -144,8 +145,8 @@ def blend(
         check_weights(source)
     both = _read(original)[1], _read(tuned)[1]
 
-    from ost.backbones.weights import blend as blend_weights
-    from ost.backbones.weights import save_weights
+    from ost.weights.blend import blend as blend_weights
+    from ost.weights.formats import save_weights
 
     save_weights(blend_weights(*both, ratio), output)
     stdout().print(Text(f"{output}: {ratio:g} x {original} + {1 - ratio:g} x {tuned}"))
@@ -157,7 +158,7 @@ def _read(source: str) -> tuple[Path, Weights]:
     load_torch()
 
     from ost.backbones.load import completed, find_weights
-    from ost.backbones.weights import read_weights
+    from ost.weights.formats import read_weights
 
     try:
         file, spec = find_weights(source, lambda line: show_notices(stderr(), [line]))

@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ost.backbones.catalog import BACKBONES, PUBLISHED
+from ost.backbones.catalog import BACKBONES
 from ost.descriptors.shipped import shipped
 from ost.errors import UsageError, first_line
 from ost.evaluate.ways import KINDS, Texts
 from ost.recognition.settings import EPS, Settings
 from ost.video.decode import MIN_DECODED
+from ost.weights.published import PUBLISHED
 
 OWN = "own"
 

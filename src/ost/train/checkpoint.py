@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ost.backbones.weights import Weights, save_weights
 from ost.errors import OstError, first_line
 from ost.files import write_text
 from ost.runtime import Ranks
+from ost.weights.formats import Weights, save_weights
 
 Which = Literal["last", "best"]
 State = dict[str, dict[str, Tensor]]

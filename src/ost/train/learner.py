@@ -14,9 +14,7 @@ from torch.nn.functional import normalize
 
 from ost.backbones.clip import ClipBackbone
 from ost.backbones.extras import draw_prompts, draw_temporal
-from ost.backbones.hub import LITE_REMEDIES
 from ost.backbones.load import load_backbone
-from ost.backbones.weights import Weights
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
 from ost.errors import UsageError, WeightsError
@@ -25,6 +23,8 @@ from ost.train.config import TrainConfig
 from ost.train.data import Chunk
 from ost.types import ClassHead, Descriptors, Kind
 from ost.video.augment import Augmentation, recolour
+from ost.weights.formats import Weights
+from ost.weights.hub import LITE_REMEDIES
 
 # What starts from nothing learns at the full rate, what comes from the weights at `tower_lr` of it.
 NEW = ("prompts.", "temporal.", "lora.")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ost.backbones.clip import ClipBackbone
-from ost.backbones.weights import Weights
 from ost.errors import UsageError
+from ost.weights.formats import Weights
 
 TARGETS = ["attn", "c_fc", "c_proj"]
 

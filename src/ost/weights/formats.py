@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-import torch
 from torch import Tensor
 
-from ost.backbones.archive import read_archive
-from ost.backbones.catalog import clip_preprocess, ost_preprocess
 from ost.errors import WeightsError, first_line
-from ost.files import atomic, file_hash, text_hash
+from ost.files import atomic, file_hash
 from ost.types import Preprocess
+from ost.weights.archive import read_archive
+from ost.weights.pixels import clip_preprocess, ost_preprocess
 
 Origin = Literal["openai", "open_clip", "ost"]
 
@@ -238,27 +237,6 @@ def account(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: 
 
 def _some(names: list[str], most: int = 6) -> str:
     return f"{len(names)}: {', '.join(names[:most])}" + (", ..." if len(names) > most else "")
-
-
-def blend(original: Weights, tuned: Weights, ratio: float) -> Weights:
-    """ratio * original + (1 - ratio) * tuned, tensor by tensor in fp32 (WiSE-FT, CVPR 2022).
-
-    The pixels are those of the tuned weights.
-
-    Raises:
-        WeightsError: the ratio is outside 0..1 or the two differ in names or shapes.
-    """
-    if not 0 <= ratio <= 1:
-        raise WeightsError(f"blend is a share between 0 and 1, not {ratio}")
-    account(original.state, tuned.state, "blend: the original")
-    if None not in (told := {original.quick_gelu, tuned.quick_gelu}) and len(told) > 1:
-        raise WeightsError("blend: one of the two uses QuickGELU and the other does not")
-    state = {name: _between(tensor, original.state[name], ratio) for name, tensor in tuned.state.items()}
-    return replace(tuned, state=state, hash=text_hash(original.hash, tuned.hash, repr(float(ratio))))
-
-
-def _between(tuned: Tensor, original: Tensor, ratio: float) -> Tensor:
-    return torch.lerp(tuned.float(), original.float(), ratio) if tuned.is_floating_point() else tuned
 
 
 def save_weights(weights: Weights, path: str | Path) -> None:

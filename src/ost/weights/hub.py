@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ost.activity import Activity, activity, watched
-from ost.backbones.catalog import HubFile
 from ost.errors import WeightsError, first_line
 from ost.files import cache_folder, file_hash, write_text
+from ost.weights.published import HubFile
 
 LITE_REMEDY = "use {backbone=lite}, which needs no download"
 LITE_REMEDY_ALONE = "use {backbone=lite} without {weights}, which needs no download"

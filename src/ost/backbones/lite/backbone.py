@@ -20,16 +20,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ost.backbones import minilm
-from ost.backbones.archive import read_archive
 from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
 from ost.backbones.catalog import LITE
-from ost.backbones.efficientnet import CLASSES, EfficientNetLite2
-from ost.backbones.minilm import WIDTH, MiniLM
+from ost.backbones.lite import minilm
+from ost.backbones.lite.efficientnet import CLASSES, EfficientNetLite2
+from ost.backbones.lite.minilm import WIDTH, MiniLM
 from ost.backbones.text import fit_to_context
 from ost.errors import WeightsError
 from ost.files import atomic, cache_folder, file_hash, package_file, text_hash
 from ost.types import FrameEmbeddings
+from ost.weights.archive import read_archive
 
 IMAGENET_NAMES = "zero_shot_metadata.py"
 TOP = 10

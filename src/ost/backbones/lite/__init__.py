@@ -1,0 +1,1 @@
+"""The embedded default: an image classifier and sentence embeddings out of wheels."""
