@@ -33,12 +33,12 @@ from ost.backbones.load import load_backbone
 from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack
 from ost.descriptors.shipped import shipped_pack
+from ost.device import cpu_has_fast_bf16
 from ost.evaluate.question import Question
 from ost.evaluate.run import answer
 from ost.recognition.embed import class_head
 from ost.recognition.reader import decode_views
 from ost.recognition.recognizer import Settings
-from ost.runtime import cpu_has_fast_bf16
 from ost.types import BOTH, Preprocess
 from ost.video.find import find_videos
 from ost.video.transform import transform

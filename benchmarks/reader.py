@@ -42,7 +42,7 @@ def random_clip() -> Backbone:
     from open_clip import create_model
 
     from ost.backbones.clip import ClipBackbone
-    from ost.runtime import resolve_dtype
+    from ost.device import resolve_dtype
     from ost.weights.formats import Weights
     from ost.weights.pixels import clip_preprocess
 

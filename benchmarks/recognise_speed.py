@@ -21,8 +21,8 @@ import torch
 
 import ost
 from ost.descriptors.pack import Pack, PackClass
+from ost.device import cpu_has_fast_bf16
 from ost.files import package_file
-from ost.runtime import cpu_has_fast_bf16
 from ost.video.decode import decode
 from ost.video.transform import transform
 from ost.weights.pixels import clip_preprocess

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ost.descriptors.pack import Pack, PackClass
-from ost.runtime import Ranks
+from ost.ranks import Ranks
 from ost.train.config import TrainConfig
 from ost.train.data import Chunk
 from ost.train.learner import load_learner

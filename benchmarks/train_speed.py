@@ -23,8 +23,8 @@ from recognise_speed import random_clip
 from torch.nn.functional import log_softmax, normalize, softmax
 
 from ost.descriptors.pack import Pack, PackClass
+from ost.device import cpu_has_fast_bf16
 from ost.files import package_file
-from ost.runtime import cpu_has_fast_bf16
 from ost.train.config import TrainConfig
 from ost.train.data import ClipDataset, chunks
 from ost.train.loop import train

@@ -21,8 +21,8 @@ from ost.evaluate.question import Question
 from ost.evaluate.run import answer
 from ost.evaluate.summary import summary
 from ost.evaluate.ways import ablation
+from ost.ranks import Ranks
 from ost.recognition.recognizer import Recognizer, Settings
-from ost.runtime import Ranks
 
 NAMES = ["riding a bike", "playing piano", "brushing teeth", "archery"]
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ost.descriptors.pack import load_pack
-from ost.runtime import join_ranks
+from ost.ranks import join_ranks
 from ost.train.config import checked
 from ost.train.data import ClipDataset, chunks
 from ost.train.learner import load_learner

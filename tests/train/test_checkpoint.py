@@ -11,7 +11,7 @@ import torch
 
 import ost.train.checkpoint as checkpoint
 from ost.errors import OstError
-from ost.runtime import Ranks
+from ost.ranks import Ranks
 from ost.train.checkpoint import Checkpoints, Progress
 from ost.types import Preprocess
 from ost.weights.formats import Weights, read_weights

@@ -182,7 +182,7 @@ def test_embeddings_that_are_not_finite_end_the_run_too(config, task, tmp_path):
 
 
 def one_rank():
-    from ost.runtime import Ranks
+    from ost.ranks import Ranks
 
     return Ranks()
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ost.descriptors.pack import save_pack
-from ost.runtime import Ranks
+from ost.ranks import Ranks
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 _spec = importlib.util.spec_from_file_location("one_rank", SCRIPT)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, gelu, layer_norm, log_softmax, normalize, softmax
 
-from ost.runtime import Ranks
+from ost.ranks import Ranks
 from ost.train.learner import load_learner
 from ost.train.plan import Share
 from ost.train.step import step_gradient

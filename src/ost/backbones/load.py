@@ -12,8 +12,8 @@ from ost.backbones.adapter import AdaptedBackbone, Adapter, read_adapter
 from ost.backbones.base import Backbone
 from ost.backbones.catalog import BACKBONES, DEFAULT, BackboneSpec
 from ost.backbones.names import check_backbone, check_model, check_weights, is_adapter, is_backbone
+from ost.device import resolve_device, resolve_dtype
 from ost.errors import UsageError, WeightsError
-from ost.runtime import resolve_device, resolve_dtype
 from ost.types import Preprocess
 from ost.weights.blend import blend
 from ost.weights.formats import Architecture, Weights, architecture, read_weights
@@ -54,7 +54,7 @@ def load_backbone(
             the backbone that it names.
         blend_ratio: share of the original weights in a WiSE-FT blend.
         original: a name or file to blend with; by default the OpenAI weights of the same sizes.
-        device, dtype: see `ost.runtime`.
+        device, dtype: see `ost.device`.
         tell: is given notices, one sentence each.
         grow: what training adds to the weights of a CLIP before its towers are built.
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from ost.backbones.catalog import BACKBONES, DEFAULT
 from ost.catalog import did_you_mean, near_misses
+from ost.device import DTYPES
 from ost.errors import UsageError
 from ost.files import package_file
-from ost.runtime import DTYPES
 from ost.weights.published import PUBLISHED
 
 ADAPTER_KEY = "ost_adapter"  # of the metadata in an adapter's file

@@ -16,14 +16,14 @@ from ost.cli.command import load_torch
 from ost.cli.show import show_comparison, show_failures, show_measured, show_notices, show_protocols
 from ost.cli.terminal import stderr, stdout
 from ost.errors import UsageError
+from ost.ranks import is_first_rank
 from ost.runs import MISSING, claimed_folder
-from ost.runtime import is_first_rank
 
 if TYPE_CHECKING:
     from ost.evaluate.config import EvaluateConfig
     from ost.evaluate.measure import Measured
     from ost.evaluate.task import Task
-    from ost.runtime import Ranks
+    from ost.ranks import Ranks
 
 RANKS_MEET_WITHIN = timedelta(days=1)  # ranks meet once, at the end, and some find their share in the store
 
@@ -169,7 +169,7 @@ def _scored(task: Task, run: Path, scores: Path | None) -> bool:
     """Score, show and save; whether a video was lost."""
     from ost.evaluate.page import save_page
     from ost.evaluate.saved import PAGE, save_run, save_scores
-    from ost.runtime import join_ranks
+    from ost.ranks import join_ranks
 
     with join_ranks(task.config.device, RANKS_MEET_WITHIN) as (ranks, device):
         measured = _measure(task, ranks, device)

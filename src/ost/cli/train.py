@@ -16,8 +16,8 @@ from ost.cli.show import show_failures, show_notices, show_recipes
 from ost.cli.terminal import stderr, stdout, write_line
 from ost.cli.watch import watching
 from ost.errors import VideoError
+from ost.ranks import is_first_rank
 from ost.runs import MISSING, claimed_folder
-from ost.runtime import is_first_rank
 
 if TYPE_CHECKING:
     from ost.train.config import TrainConfig
@@ -82,7 +82,7 @@ def train(
 
 
 def _train(config: TrainConfig, task: Task, claimed: Path, device: str, resume: bool) -> None:
-    from ost.runtime import join_ranks
+    from ost.ranks import join_ranks
     from ost.train.loop import Interrupted
     from ost.train.start import start
 

@@ -16,8 +16,8 @@ from ost.evaluate.run import Answer, answer
 from ost.evaluate.summary import Summary, summary
 from ost.evaluate.task import Task
 from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
+from ost.ranks import Ranks
 from ost.runs import ABSENT, Missing
-from ost.runtime import Ranks
 
 Advance = Callable[[], None]
 UNTUNED = "untuned: "

@@ -18,11 +18,11 @@ from ost.errors import VideoError
 from ost.evaluate.metrics import Bools, Floats, Ints, mean_average_precision, mean_per_class, per_class, top
 from ost.evaluate.question import Question
 from ost.evaluate.ways import Way, way_of
+from ost.ranks import Ranks
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.settings import Settings
 from ost.recognition.store import stacked, stored_embeddings
-from ost.runtime import Ranks
 from ost.types import ClassHead, FrameEmbeddings, Kind
 from ost.video.transform import view_preprocess
 

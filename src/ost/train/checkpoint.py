@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ost.errors import OstError, first_line
 from ost.files import write_text
-from ost.runtime import Ranks
+from ost.ranks import Ranks
 from ost.weights.formats import Weights, save_weights
 
 Which = Literal["last", "best"]

@@ -21,8 +21,8 @@ from ost.datasets.manifest import manifest_text
 from ost.descriptors.pack import Pack, save_pack
 from ost.errors import UsageError
 from ost.files import write_text
+from ost.ranks import Ranks
 from ost.runs import TRAINED_ON, TRAINING, holds_run, refused_folder, save_missing
-from ost.runtime import Ranks
 from ost.train.config import TrainConfig
 from ost.train.task import Task
 

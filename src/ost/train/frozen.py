@@ -11,11 +11,11 @@ from ost.backbones.adapter import save_adapter
 from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone
 from ost.errors import OstError, VideoError
+from ost.ranks import Ranks
 from ost.recognition.embed import class_head
 from ost.recognition.settings import Views
 from ost.recognition.store import stacked, stored_embeddings
 from ost.runs import WEIGHTS
-from ost.runtime import Ranks
 from ost.train.adapter import Examples, accuracy, fit_adapter, zero_shot_accuracy
 from ost.train.config import TrainConfig
 from ost.train.folder import Outcome, begin_run, check_run
@@ -40,7 +40,7 @@ def train_adapter(
         config: `frames`, `kinds`, `eps`, `min_decoded`, `max_unreadable` and `seed` are read.
         task: classes and clips.
         run: folder for config, log and weights.
-        device: as for `ost.runtime.resolve_device`.
+        device: as for `ost.device.resolve_device`.
         resume: do it again in the same folder; embeddings are found in the store.
         watch: is given what happens.
 

@@ -17,8 +17,8 @@ from ost.backbones.extras import draw_prompts, draw_temporal
 from ost.backbones.load import load_backbone
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
+from ost.device import cpu_has_fast_bf16
 from ost.errors import UsageError, WeightsError
-from ost.runtime import cpu_has_fast_bf16
 from ost.train.config import TrainConfig
 from ost.train.data import Chunk
 from ost.types import ClassHead, Descriptors, Kind

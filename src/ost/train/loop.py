@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ost.errors import OstError, TransportError
 from ost.files import atomic, write_text
+from ost.ranks import Ranks
 from ost.recognition.settings import Settings
 from ost.runs import WEIGHTS
-from ost.runtime import Ranks
 from ost.train.checkpoint import Checkpoints, Progress, State, Which
 from ost.train.config import TrainConfig
 from ost.train.data import Chunk, ClipDataset, chunks, flip_of
@@ -55,7 +55,7 @@ def train(
         config: every setting.
         task: classes and clips.
         run: folder for config, log, checkpoints and weights.
-        device: as for `ost.runtime.resolve_device`.
+        device: as for `ost.device.resolve_device`.
         resume: go on from the last checkpoint, where there is one.
         ranks: the processes that train together.
         watch: is given what happens, on the first rank.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ost.errors import UsageError
-from ost.runtime import Ranks
+from ost.ranks import Ranks
 from ost.train.config import TrainConfig
 from ost.train.folder import Outcome
 from ost.train.log import Watch
@@ -28,7 +28,7 @@ def start(
         config: every setting.
         task: classes and clips.
         run: folder of the run, see `ost.train.folder`.
-        device: as for `ost.runtime.resolve_device`.
+        device: as for `ost.device.resolve_device`.
         resume: go on with the run in the folder.
         ranks: the processes that train together.
         watch: is given what happens, on the first rank.

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ost.backbones.base import frame_embeddings
+from ost.ranks import Ranks
 from ost.recognition.match import match
-from ost.runtime import Ranks
 from ost.train.data import Chunk
 from ost.train.learner import Learner
 from ost.train.loss import over_classes, symmetric_kl

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ost.backbones.base import Backbone
 from ost.descriptors.pack import Pack
 from ost.errors import VideoError
+from ost.ranks import Ranks
 from ost.recognition.recognizer import Recognizer
 from ost.recognition.settings import Settings
-from ost.runtime import Ranks
 from ost.train.task import Labelled
 
 

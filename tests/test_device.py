@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ost.device import cpu_has_fast_bf16, resolve_device, resolve_dtype
 from ost.errors import UsageError
-from ost.runtime import cpu_has_fast_bf16, resolve_device, resolve_dtype
 
 CPU = torch.device("cpu")
 
