@@ -35,7 +35,7 @@ model = ost.load("lite"); lap("hash_weights")
 model.head(ost.pack("everyday")); lap("class_head")
 model.backbone.embed_frames(torch.zeros(1, 3, 260, 260)); lap("image_tower")
 prediction = model.recognize(CLIP, "everyday"); lap("recognise")
-from ost.recognition.report import render_page
+from ost.pages.recognition import render_page
 render_page(prediction); lap("page")
 s = prediction.seconds
 print(f"(of it decoding={s.decoding:.2f} towers={s.towers:.2f} matching={s.matching:.3f})")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ost.descriptors.write.run import Written
     from ost.errors import OstError, PackError, TransportError, UsageError, VideoError, WeightsError
     from ost.knowledge import describe
+    from ost.pages.recognition import save_page
     from ost.recognition.match import match
     from ost.recognition.prediction import Prediction
     from ost.recognition.recognizer import Recognizer
@@ -36,6 +37,7 @@ _HOMES = {
         ("OstError", "PackError", "TransportError", "UsageError", "VideoError", "WeightsError"), "ost.errors"
     ),
     "match": "ost.recognition.match",
+    "save_page": "ost.pages.recognition",
     "Prediction": "ost.recognition.prediction",
     "Recognizer": "ost.recognition.recognizer",
     "Settings": "ost.recognition.settings",
@@ -69,6 +71,7 @@ __all__ = [
     "load",
     "match",
     "pack",
+    "save_page",
     "score",
 ]
 

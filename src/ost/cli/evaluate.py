@@ -167,8 +167,8 @@ def _check(config: EvaluateConfig) -> None:
 
 def _scored(task: Task, run: Path, scores: Path | None) -> bool:
     """Score, show and save; whether a video was lost."""
-    from ost.evaluate.page import save_page
     from ost.evaluate.saved import PAGE, save_run, save_scores
+    from ost.pages.evaluation import save_page
     from ost.ranks import join_ranks
 
     with join_ranks(task.config.device, RANKS_MEET_WITHIN) as (ranks, device):

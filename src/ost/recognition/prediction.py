@@ -101,9 +101,9 @@ class Prediction:
         Raises:
             UsageError: the prediction has no thumbnails.
         """
-        from ost.recognition.report import save_page
+        import ost  # the door knows the pages, which are above
 
-        save_page(self, path)
+        ost.save_page(self, path)
 
 
 def rank(scores: Scores) -> tuple[ClassScore, ...]:

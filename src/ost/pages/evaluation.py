@@ -28,16 +28,9 @@ from ost.evaluate.run import Answer
 from ost.evaluate.saved import record
 from ost.evaluate.table import table_of
 from ost.files import printable, write_text
+from ost.pages.environment import page_environment
+from ost.pages.evidence import Panel, Picture, central_pictures, panel_of, style_of, thumbnails_of
 from ost.recognition.recognizer import Recognizer
-from ost.recognition.report import (
-    Panel,
-    Picture,
-    central_pictures,
-    page_environment,
-    panel_of,
-    style_of,
-    thumbnails_of,
-)
 
 EXAMPLES = 3  # of wins, and of losses
 PAIRS = 12
@@ -102,9 +95,9 @@ def render_page(measured: Measured) -> str:
     told = record(measured)
     shown = {outcome: _shown(measured, outcome) for outcome in ("win", "loss")}
     every = [one for some in shown.values() for one in some]
-    environment = page_environment("ost.evaluate")
+    environment = page_environment()
     environment.filters["share"] = lambda share: f"{share:.1%}"
-    page = environment.get_template("measured.html.j2").render(
+    page = environment.get_template("evaluation.html.j2").render(
         name=measured.task.config.protocol,
         own=measured.task.config.protocol == OWN,
         note=measured.task.protocol.note,

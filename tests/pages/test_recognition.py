@@ -14,9 +14,9 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from ost.errors import UsageError
+from ost.pages.recognition import LISTED, render_page, save_page
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
-from ost.recognition.report import LISTED, render_page, save_page
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Seconds
 from ost.video.thumbnails import thumbnails
 

@@ -12,10 +12,10 @@ from ost.datasets.manifest import Clip
 from ost.descriptors.pack import Pack, PackClass
 from ost.evaluate.config import EvaluateConfig
 from ost.evaluate.measure import measure
-from ost.evaluate.page import ALL_CLASSES, CLASSES, GROUPS, render_page
 from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
 from ost.evaluate.question import Question
 from ost.evaluate.task import Task
+from ost.pages.evaluation import ALL_CLASSES, CLASSES, GROUPS, render_page
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} $x_1$ & café 東京")
 
@@ -158,7 +158,7 @@ def test_published_numbers_are_beside_the_measured_ones(measured, printed):
 
 
 def test_a_matrix_of_many_classes_has_no_names_beside_it(measured):
-    from ost.evaluate.page import LABELLED, draw_matrix
+    from ost.pages.evaluation import LABELLED, draw_matrix
 
     names = tuple(f"class {i}" for i in range(LABELLED + 1))
     svg = base64.b64decode(draw_matrix(np.eye(len(names), dtype=int), names).partition(",")[2]).decode()

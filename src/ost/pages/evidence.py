@@ -1,8 +1,4 @@
-"""The page that shows why: one HTML file that needs neither network nor script.
-
-What strangers wrote (names, descriptors, paths, notices) reaches the page through jinja2's escaping and no
-other way; the page's content security policy forbids scripts and foreign addresses besides.
-"""
+"""The evidence for a class as pages draw it: pictures of frames, heat maps of plans, curves of similarity."""
 
 from __future__ import annotations
 
@@ -10,23 +6,19 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from ost.backbones.catalog import CLIP_TEMPLATES, PLAIN_TEMPLATES
 from ost.errors import UsageError
-from ost.files import printable, write_text
+from ost.pages.environment import number
 from ost.recognition.match import similarity
 from ost.types import Evidence, Kind, Thumbnails
 
 if TYPE_CHECKING:
     from ost.recognition.prediction import ClassScore, Prediction
 
-LISTED = 12  # classes with bars and evidence
 STEPS = 6  # colours on either side of the even share
 LEAST_RANGE = 1.05  # a plan within 5% of uniform is not blown up to look like more
 SHEET = 10  # up to so many frames are shown whole above the heat maps and need no contact sheet
@@ -103,53 +95,6 @@ class Panel:
     alone: bool
 
 
-def save_page(prediction: Prediction, path: str | Path) -> None:
-    """Write the page of a prediction, whole or not at all.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_text(path, render_page(prediction))
-
-
-def render_page(prediction: Prediction) -> str:
-    """The page of a prediction: one HTML document without script and without any foreign address."""
-    views = len(prediction.embeddings.values)
-    clips = prediction.sample.clips
-    crops = max(1, views // clips)
-    clip, crop = divmod(prediction.central_view, crops)
-    pictures = central_pictures(prediction)
-    page = (
-        page_environment()
-        .get_template("page.html.j2")
-        .render(
-            prediction=prediction,
-            name=PurePath(prediction.path).name or prediction.path,
-            version=version("ost-video"),
-            pictures=pictures,
-            timed=prediction.sample.timed,
-            panels=_panels(prediction),
-            **style_of([pictures], thumbnails_of(prediction).aspect),
-            view={"count": views, "clips": clips, "crops": crops, "clip": clip, "crop": crop},
-        )
-    )
-    return printable(page)
-
-
-def page_environment(*packages: str) -> Environment:
-    """Where templates of pages are found: those of other packages too; all that they are given is escaped."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package, "") for package in (*packages, "ost.recognition")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["number"] = _number
-    return environment
-
-
 def style_of(strips: Sequence[Sequence[Picture]], aspect: float) -> dict[str, object]:
     """What the style sheet wants to know of a page with these strips of pictures, whose width is `aspect` heights."""
     longest = max(map(len, strips), default=1)
@@ -201,21 +146,10 @@ def _clock(seconds: float) -> tuple[str, str]:
 def panel_of(prediction: Prediction, name: str, rival: str) -> Panel:
     """Evidence for a class against another."""
     score = next(score for score in prediction.classes if score.name == name)
-    return _panel(score, _evidence(prediction, name), _evidence(prediction, rival))
+    return panel(score, evidence_of(prediction, name), evidence_of(prediction, rival))
 
 
-def _panels(prediction: Prediction) -> list[Panel]:
-    """Evidence for the likeliest classes: the first against the second, the others against the first."""
-    scores = prediction.top(LISTED)
-    evidence = [_evidence(prediction, score.name) for score in scores]
-    panels: list[Panel] = []
-    for i, (score, own) in enumerate(zip(scores, evidence, strict=True)):
-        other = (1 if i == 0 else 0) if len(scores) > 1 else None
-        panels.append(_panel(score, own, None if other is None else evidence[other]))
-    return panels
-
-
-def _evidence(prediction: Prediction, name: str) -> Evidence:
+def evidence_of(prediction: Prediction, name: str) -> Evidence:
     """The central view's evidence; mean-pool matching has similarities but no plan."""
     if prediction.method != "mean":
         return prediction.plan(name)
@@ -230,7 +164,8 @@ def _evidence(prediction: Prediction, name: str) -> Evidence:
     return Evidence(name, {"name": descriptors.texts[a]}, {"name": sim}, {}, logit)
 
 
-def _panel(score: ClassScore, own: Evidence, rival: Evidence | None) -> Panel:
+def panel(score: ClassScore, own: Evidence, rival: Evidence | None) -> Panel:
+    """What a page shows of the evidence for a class, beside that for a rival."""
     both = [own] if rival is None else [own, rival]
     curves = [evidence.similarity[kind].mean(1) for evidence in both for kind in evidence.similarity]
     bottom, top, ticks = _axis(min(c.min().item() for c in curves), max(c.max().item() for c in curves))
@@ -301,7 +236,7 @@ def _axis(low: float, high: float) -> tuple[float, float, list[tuple[str, float]
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= span / 3)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     ticks = [
-        (_number(n * step, places), round(100 * (top - n * step) / (top - bottom), 2))
+        (number(n * step, places), round(100 * (top - n * step) / (top - bottom), 2))
         for n in range(math.ceil(bottom / step), math.floor(top / step) + 1)
     ]
     return bottom, top, ticks
@@ -310,16 +245,3 @@ def _axis(low: float, high: float) -> tuple[float, float, list[tuple[str, float]
 def _points(curve: Tensor, bottom: float, top: float) -> list[tuple[float, float]]:
     heights = (100 * (top - curve) / (top - bottom)).tolist()
     return [(t + 0.5, round(y, 2)) for t, y in enumerate(heights)]
-
-
-def _percent(probability: float) -> str:
-    if probability < 0.0005:
-        return "< 0.1%"
-    if probability >= 0.9995:
-        return "100%" if probability == 1 else "> 99.9%"
-    return f"{probability:.1%}"
-
-
-def _number(value: float, places: int = 2) -> str:
-    text = f"{value:.{places}f}"
-    return text[1:] if float(text) == 0 and text.startswith("-") else text.replace("-", "−")
