@@ -19,10 +19,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ost.cache import kind_folder
 from ost.errors import OstError
-from ost.files import atomic, cache_folder, text_hash
+from ost.files import atomic, text_hash
 
-LAYOUT = "1"
 MAX_MEMBERS = 5_000_000
 MAX_HEADER = 1 << 16  # bytes of one member's headers; xattrs and the longest paths fit
 MAX_WHOLE = 1 << 28  # bytes of a member read at once; a picture of 40 million pixels takes half, unpacked
@@ -128,7 +128,7 @@ def opened(member: Member) -> BinaryIO:
 @lru_cache(maxsize=1024)
 def _index(archive: str, size: int, changed: int) -> Index:
     # The path may hold bytes that are no UTF-8.
-    place = cache_folder() / "archives" / f"{text_hash(LAYOUT, ascii(archive), str(size), str(changed))}.json"
+    place = kind_folder("archives") / f"{text_hash(ascii(archive), str(size), str(changed))}.json"
     if (kept := _kept(place, Path(archive), size)) is not None:
         return kept
     index = _gone_through(Path(archive), size)

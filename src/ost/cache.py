@@ -26,10 +26,14 @@ KINDS = {
     "heads": "embedded descriptors of packs",
     "lite": "class names of the lite backbone",
     "archives": "indexes of .tar archives",
+    "outdated": "written by other versions, and never read",
 }
+# A layout of files has a folder of its own: what lies in any other folder is of another version.
+FOLDERS = {"embeddings": "embeddings-4", "heads": "heads-3", "lite": "lite-1", "archives": "archives-1"}
+NOT_KEPT = ("runs", "licences")
 LIMIT = "20 GB"
 KEPT_SHARE = 0.9  # of the limit that is left after pruning, so that not every new file prunes
-RUNS = "runs"
+RUNS = NOT_KEPT[0]
 TRIES = 5
 CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change before it
 UNFINISHED_SECONDS = 24 * 3600.0  # after which a temporary file is one that a killed process left
@@ -47,6 +51,12 @@ class _File(NamedTuple):
     used: float
     path: Path
     bytes: int
+    kind: str
+
+
+def kind_folder(kind: str) -> Path:
+    """Where files of a kind are kept, in their present layout."""
+    return cache_folder() / FOLDERS[kind]
 
 
 def usage() -> dict[str, Usage]:
@@ -159,6 +169,7 @@ def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
     """
     began = _earliest_run()
     files = sorted(file for kind in kinds for file in _files(kind))
+    files.sort(key=lambda file: file.kind != "outdated")
     left, gone, freed = sum(file.bytes for file in files), 0, 0
     for file in files:
         if left <= limit or file.used >= began:
@@ -166,8 +177,8 @@ def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
         with suppress(OSError):
             file.path.unlink(missing_ok=True)
             left, gone, freed = left - file.bytes, gone + 1, freed + file.bytes
-    for kind in kinds:
-        _remove_leftovers(cache_folder() / kind)
+    for folder in (folder for kind in kinds for folder in _folders(kind)):
+        _remove_leftovers(folder)
     return Usage(gone, freed)
 
 
@@ -194,12 +205,23 @@ def _earliest_run() -> float:
     return began
 
 
+def _folders(kind: str) -> list[Path]:
+    if kind != "outdated":
+        return [kind_folder(kind)]
+    current = {*FOLDERS.values(), *NOT_KEPT}
+    try:
+        return [place for place in cache_folder().iterdir() if place.is_dir() and place.name not in current]
+    except OSError:
+        return []
+
+
 def _files(kind: str) -> Iterator[_File]:
-    for path in (cache_folder() / kind).rglob("*"):
-        with suppress(OSError):
-            state = path.stat()
-            if path.is_file() and not path.name.startswith("."):
-                yield _File(state.st_mtime, path, state.st_size)
+    for folder in _folders(kind):
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                state = path.stat()
+                if path.is_file() and not path.name.startswith("."):
+                    yield _File(state.st_mtime, path, state.st_size, kind)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -250,6 +250,7 @@ class ClassHead:
         logit_scale: s in the logits, already exponentiated (100 for CLIP).
         hash: of weights, pack and prompts, hexadecimal; equal heads have equal hashes.
         learned: what was learned of these classes from examples; None without an adapter.
+        notices: what the user should know of their texts, one sentence each.
     """
 
     names: tuple[str, ...]
@@ -257,6 +258,7 @@ class ClassHead:
     logit_scale: float
     hash: str = ""
     learned: LearnedClasses | None = None
+    notices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{kind}={'x'.join(map(str, d.values.shape))}" for kind, d in self.kinds.items())

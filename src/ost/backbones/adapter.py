@@ -79,17 +79,19 @@ class AdaptedBackbone:
                 f"{name}: was trained over the weights {adapter.backbone_hash[:12]} of {adapter.backbone}, and "
                 f"these are {base.weights_hash[:12]}; load the same backbone and weights as in training"
             )
-        if (width := getattr(base, "width", None)) not in (None, len(adapter.up)):
-            raise WeightsError(f"{name}: is for embeddings {len(adapter.up)} wide, and these are {width}")
+        if base.width != len(adapter.up):
+            raise WeightsError(
+                f"{name}: is for embeddings {len(adapter.up)} wide, and these are {base.width}"
+            )
         self.base = base
-        self.adapter: Adapter = adapter.to(getattr(base, "device", "cpu"))
+        self.adapter: Adapter = adapter.to(base.device)
         self.name = name
         self.weights_hash = text_hash(base.weights_hash, adapter.hash)
         self.preprocess: Preprocess = base.preprocess
         self.templates: Templates = base.templates
         self.logit_scale = base.logit_scale
-        self.notices = base.notices
         self.precision = base.precision
+        self.fingerprint, self.device, self.width = base.fingerprint, base.device, base.width
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """As the frozen backbone."""

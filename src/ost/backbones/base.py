@@ -10,17 +10,25 @@ from torch.nn.functional import normalize
 from ost.types import FrameEmbeddings, Preprocess, Templates
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ost.backbones.adapter import Adapter
 
 
 class TextEmbeddings(NamedTuple):
-    """fp32 embeddings [n, D], L2-normalised, and the shift and gain [n] of their similarities, or None."""
+    """The embeddings of n texts.
+
+    Attributes:
+        values: fp32 [n, D], L2-normalised.
+        shift, gain: fp32 [n] of their similarities, or None.
+        notices: what the user should know, such as texts that had to be cut.
+    """
 
     values: Tensor
     shift: Tensor | None = None
     gain: Tensor | None = None
+    notices: tuple[str, ...] = ()
 
 
 class Backbone(Protocol):
@@ -29,20 +37,28 @@ class Backbone(Protocol):
     Attributes:
         name: as the user asked for it.
         weights_hash: SHA-256 of the weights, hexadecimal.
+        fingerprint: of all that its embeddings depend on, hexadecimal (see `ost.weights.fingerprint`); an adapter
+            over the towers changes none of them.
         preprocess: the pixels that `embed_frames` wants.
         templates: the sentences its text tower is used to.
         logit_scale: s, exponentiated.
-        notices: what the user should know, such as texts that had to be cut.
-        precision: dtype of the towers, as in "float32"; embeddings of different precisions are not shared.
+        precision: dtype of the towers, as in "float32".
+        device: where the towers run and embeddings come out.
     """
 
     name: str
     weights_hash: str
+    fingerprint: str
     preprocess: Preprocess
     templates: Templates
     logit_scale: float
-    notices: list[str]
     precision: str
+    device: torch.device
+
+    @property
+    def width(self) -> int:
+        """D, numbers of an embedding."""
+        ...
 
     @property
     def adapter(self) -> Adapter | None:
@@ -65,11 +81,6 @@ class Backbone(Protocol):
 def prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """Pixels as a tower takes them: uint8 are normalised, where they are by now; others are so already."""
     return pixels if pixels.is_floating_point() else preprocess.normalised(pixels)
-
-
-def towers_hash(backbone: Backbone) -> str:
-    """SHA-256 of the weights that compute the embeddings, hexadecimal; an adapter over them changes none."""
-    return backbone.weights_hash if backbone.adapter is None else backbone.adapter.backbone_hash
 
 
 def frame_embeddings(raw: Tensor) -> FrameEmbeddings:

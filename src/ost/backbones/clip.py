@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,9 @@ from ost.backbones.catalog import CLIP_TEMPLATES
 from ost.backbones.extras import read_prompts, read_temporal, split_extras
 from ost.backbones.text import batches, fit_to_context
 from ost.errors import UsageError, WeightsError, first_line
+from ost.once import once
 from ost.types import FrameEmbeddings, Preprocess
+from ost.weights.fingerprint import fingerprint
 from ost.weights.formats import HEAD_WIDTH, Architecture, Weights, account
 
 if TYPE_CHECKING:
@@ -61,7 +63,6 @@ class ClipBackbone:
         self.weights_hash = weights.hash
         self.preprocess = preprocess
         self.templates = CLIP_TEMPLATES
-        self.notices: list[str] = []
         self.device, self.dtype = device, dtype
         self.precision = str(dtype).removeprefix("torch.")
         self.adapter = None
@@ -77,6 +78,14 @@ class ClipBackbone:
         self.prompts = self._placed(read_prompts(added, skeleton, name), dtype)
         # It reads embeddings, which are fp32 whatever the towers are.
         self.temporal = self._placed(read_temporal(added, self.width, name), torch.float32)
+        self.fingerprint = fingerprint(
+            weights=weights.hash,
+            architecture=self._config,
+            tokenizer=f"open_clip {version('open_clip_torch')} {self._name}",
+            precision=self.precision,
+            preprocess=preprocess,
+            added=added,
+        )
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
@@ -97,12 +106,13 @@ class ClipBackbone:
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit embeddings [n, D], fp32, on the backbone's device; no text needs shift or gain."""
         with torch.inference_mode():
-            tokens = self.tokens(texts)
+            notices: list[str] = []
+            tokens = self.tokens(texts, notices.append)
             values = torch.empty(len(tokens), self.width, device=self.device)
             budget = TOKENS_AT_ONCE.get(self.device.type, TOKENS_ON_A_GPU)
             for rows in batches(_lengths(self.text, tokens).tolist(), budget):
                 values[rows] = self.encode_tokens(tokens[rows])
-            return TextEmbeddings(normalize(values, dim=-1))
+            return TextEmbeddings(normalize(values, dim=-1), notices=tuple(notices))
 
     def moved(self, pixels: Tensor) -> Tensor:
         """Pixels on the device and in the dtype of the image tower."""
@@ -113,12 +123,12 @@ class ClipBackbone:
         """Raw embeddings [V, T, D] after the transformer over time, where the weights have one."""
         return raw if self.temporal is None else self.temporal(raw).float()
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Texts as tokens [n, L], each cut at a word where it is longer than the context."""
+    def tokens(self, texts: Sequence[str], tell: Callable[[str], None]) -> Tensor:
+        """Texts as tokens [n, L], each cut at a word where it is longer than the context; `tell` is given notices."""
         tokenize, count = self._tokenizer
         room = 0 if self.prompts is None else self.prompts.count
         limit = self.context_length - room
-        fitted = fit_to_context(texts, count, limit, self.notices.append)
+        fitted = fit_to_context(texts, count, limit, tell)
         return tokenize(fitted, context_length=limit)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
@@ -149,7 +159,7 @@ class ClipBackbone:
         """Tokens the text tower reads, start and end included."""
         return int(self._config["text_cfg"].get("context_length", 77))
 
-    @cached_property
+    @once
     def visual(self) -> nn.Module:
         """The image tower."""
         prefix = "visual."
@@ -159,7 +169,7 @@ class ClipBackbone:
             self.prompts.attach_visual(tower)
         return tower
 
-    @cached_property
+    @once
     def text(self) -> Any:
         """The text tower, and the logit scale with it."""
         model = self._skeleton()
@@ -198,7 +208,7 @@ class ClipBackbone:
         except (OSError, ImportError, RuntimeError) as error:
             raise WeightsError(f"{self.name}: its towers cannot be built ({first_line(error)})") from error
 
-    @cached_property
+    @once
     def _tokenizer(self) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
         """texts -> tokens, and text -> number of tokens."""
         return open_clip_tokenizer(self._name, self.name, self._config["text_cfg"].get("vocab_size"))

@@ -23,6 +23,7 @@ class KindChoice(StrEnum):
     heads = "heads"
     lite = "lite"
     archives = "archives"
+    outdated = "outdated"
 
 
 @cache_app.callback()
@@ -43,6 +44,9 @@ def show() -> None:
         table.add_row(kind, f"{kept.files:,}", readable_size(kept.bytes), KINDS[kind])
     console = stdout()
     console.print(table)
+    if (outdated := held["outdated"]).files:
+        size = readable_size(outdated.bytes)
+        console.print(f"{size} are of other versions and never read: ost cache prune --kind outdated --to 0")
     total = readable_size(sum(kept.bytes for kept in held.values()))
     console.print(
         f"{total} of at most {readable_size(limit)} (OST_CACHE_SIZE), in {cache_folder()}", soft_wrap=True

@@ -205,7 +205,7 @@ def _measure(task: Task, ranks: Ranks, device: str) -> Measured:
     with activity("evaluating", share) as evaluating:
         measured = measure(task, backbone, untuned, ranks=ranks, advance=evaluating.advance)
     if ranks.first:
-        show_notices(stderr(), [*task.notices, *backbone.notices])
+        show_notices(stderr(), measured.notices)
     return measured
 
 

@@ -90,7 +90,7 @@ def recognize(
             write_line(json.dumps(result.as_dict(), ensure_ascii=False))
         else:
             show_prediction(console, result, top)
-        general = [*pack.notices, *tower.notices]
+        general = [*pack.notices, *result.head.notices]
         own = [f"{result.path}: {line}" for line in result.notices if line not in general]
         show_notices(notes, [line for line in (*general, *own) if line not in told])
         told |= {*general, *own}

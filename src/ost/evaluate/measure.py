@@ -70,6 +70,12 @@ class Measured:
         return unreadable + absent
 
     @property
+    def notices(self) -> list[str]:
+        """What the user should know, each sentence once."""
+        lines = (*self.task.notices, *(line for found in self.lists for line in found.notices))
+        return list(dict.fromkeys(lines))
+
+    @property
     def lost(self) -> list[VideoError]:
         """Videos that were not scored, each once."""
         causes = {one.video: one.cause for one in reversed(self.missing)}

@@ -41,6 +41,7 @@ class Answer:
         truth: bool [n, A], what the videos show.
         missing: videos of the list that are not there.
         unreadable: path -> cause, with the videos of which it cannot be told which file they are.
+        notices: what the user should know of the classes, one sentence each.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Answer:
     truth: Bools
     missing: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    notices: tuple[str, ...] = ()
 
     @cached_property
     def labels(self) -> Ints:
@@ -125,7 +127,10 @@ def answer(
                 found.logits[w][q].update(zip(some, logits, strict=True))
     found = _merged(ranks.gather(found))
     return {
-        way: [_answer(q, own, found.unreadable) for q, own in zip(questions, logits, strict=True)]
+        way: [
+            replace(_answer(q, own, found.unreadable), notices=head.notices)
+            for q, own, head in zip(questions, logits, heads, strict=True)
+        ]
         for way, logits in zip(ways, found.logits, strict=True)
     }
 

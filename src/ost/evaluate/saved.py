@@ -60,6 +60,7 @@ def record(measured: Measured) -> dict[str, Any]:
         "config": task.config.anywhere().model_dump(mode="json"),
         "backbone": backbone.name,
         "weights": backbone.weights_hash,
+        "fingerprint": backbone.fingerprint,
         "precision": backbone.precision,
         "packs": {question.title: question.pack.hash for question in task.questions},
         "environment": environment(measured),
@@ -87,7 +88,7 @@ def environment(measured: Measured) -> dict[str, Any]:
     """What else may move a number: versions, machine, device."""
     import torch
 
-    device = str(getattr(measured.backbone, "device", "cpu"))
+    device = str(measured.backbone.device)
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},

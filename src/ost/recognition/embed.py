@@ -7,23 +7,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ost.activity import activity
-from ost.backbones.base import Backbone, TextEmbeddings, towers_hash
-from ost.cache import Room, touch
+from ost.backbones.base import Backbone, TextEmbeddings
+from ost.cache import Room, kind_folder, touch
 from ost.descriptors.pack import Pack
 from ost.descriptors.prompts import prompts
-from ost.files import atomic, cache_folder, text_hash
+from ost.files import atomic, text_hash
 from ost.types import ClassHead, Descriptors, Kind
 
 Prompts = dict[Kind, tuple[tuple[str, ...], ...]]
 
 TEXTS_A_STEP = 256
-LAYOUT = "2"  # of the files in the cache; a new number leaves old ones unread
 
 
 def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: bool = True) -> ClassHead:
@@ -33,19 +32,19 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
         backbone: whose text tower embeds; untouched if the head is in the cache.
         pack: A classes.
         kinds: which prompts to embed.
-        cache: read and write `cache_folder()/heads`.
+        cache: read and write the heads that are kept on disk.
     """
     texts: Prompts = {
         kind: tuple(prompts(item, kind, backbone.templates) for item in pack.classes) for kind in kinds
     }
     key = _key(backbone, pack, texts)
-    place = cache_folder() / "heads" / f"{key}.safetensors"
+    place = kind_folder("heads") / f"{key}.safetensors"
     head = _read(place, pack, texts, backbone, key) if cache else None
     if head is None:
-        before = len(backbone.notices)
-        head = ClassHead(pack.names, _embed(backbone, texts), backbone.logit_scale, key)
+        kinds_embedded, notices = _embed(backbone, texts)
+        head = ClassHead(pack.names, kinds_embedded, backbone.logit_scale, key, notices=notices)
         if cache:
-            _write(place, head, backbone.notices[before:])
+            _write(place, head)
     if (adapter := backbone.adapter) is None:
         return head
     return replace(head, hash=text_hash(head.hash, adapter.hash), learned=adapter.classes(pack.names))
@@ -53,11 +52,11 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
 
 def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
     what = json.dumps([list(pack.names), texts], sort_keys=True)
-    return text_hash(LAYOUT, towers_hash(backbone), backbone.precision, what)
+    return text_hash(backbone.fingerprint, what)
 
 
-def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
-    """All prompts through the text tower, laid out [A, N] for each kind; equal prompts are embedded once.
+def _embed(backbone: Backbone, texts: Prompts) -> tuple[dict[Kind, Descriptors], tuple[str, ...]]:
+    """All prompts through the text tower, each once, laid out [A, N] for each kind; and what is to be said of them.
 
     Kind by kind: rounding depends on what shares a batch, and so no kind depends on which others are asked for, unless
     they share a prompt.
@@ -80,9 +79,11 @@ def _embed(backbone: Backbone, texts: Prompts) -> dict[Kind, Descriptors]:
         mask = torch.tensor([[n < len(row) for n in range(most)] for row in rows])
         mask = mask.to(embedded.values.device)
         order = torch.tensor([place[text] for row in rows for text in row], device=mask.device)
-        values, shift, gain = (None if flat is None else _laid_out(flat[order], mask) for flat in embedded)
+        values, shift, gain = (
+            None if flat is None else _laid_out(flat[order], mask) for flat in embedded[:3]
+        )
         kinds[kind] = Descriptors(values=cast(Tensor, values), mask=mask, texts=rows, shift=shift, gain=gain)
-    return kinds
+    return kinds, embedded.notices
 
 
 def _count(texts: Prompts) -> int:
@@ -96,6 +97,7 @@ def _joined(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
         torch.cat([part.values for part in parts]),
         torch.cat(shifts) if shifts else None,
         torch.cat(gains) if gains else None,
+        tuple(dict.fromkeys(line for part in parts for line in part.notices)),
     )
 
 
@@ -105,7 +107,7 @@ def _laid_out(flat: Tensor, mask: Tensor) -> Tensor:
     return out
 
 
-def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
+def _write(place: Path, head: ClassHead) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -116,7 +118,7 @@ def _write(place: Path, head: ClassHead, notices: list[str]) -> None:
         return
     # A cache that cannot be written only means embedding again next time.
     with contextlib.suppress(OSError), atomic(place) as temporary:
-        save_file(tensors, temporary, metadata={"notices": json.dumps(notices)})
+        save_file(tensors, temporary, metadata={"notices": json.dumps(head.notices)})
 
 
 def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str) -> ClassHead | None:
@@ -124,11 +126,10 @@ def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str)
 
     if not place.is_file():
         return None
-    device: Any = getattr(backbone, "device", "cpu")
     try:
         with safe_open(place, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
-            notices: list[str] = json.loads((file.metadata() or {})["notices"])
+            tensors = {name: file.get_tensor(name).to(backbone.device) for name in file.keys()}  # noqa: SIM118
+            notices = tuple(map(str, json.loads((file.metadata() or {})["notices"])))
         kinds: dict[Kind, Descriptors] = {
             kind: Descriptors(
                 values=tensors[f"{kind}.values"],
@@ -142,5 +143,4 @@ def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str)
     except (SafetensorError, KeyError, ValueError, OSError):  # damaged: make it anew
         return None
     touch(place)
-    backbone.notices.extend(notices)
-    return ClassHead(pack.names, kinds, backbone.logit_scale, key)
+    return ClassHead(pack.names, kinds, backbone.logit_scale, key, notices=notices)

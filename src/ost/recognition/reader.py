@@ -85,17 +85,13 @@ def read_videos(
         reader.close()
 
 
-def _device_type(backbone: Backbone) -> str:
-    return torch.device(getattr(backbone, "device", "cpu")).type
-
-
 def _batch_frames(backbone: Backbone) -> int:
-    return BATCH_FRAMES.get(_device_type(backbone), BATCH_FRAMES_ON_A_GPU)
+    return BATCH_FRAMES.get(backbone.device.type, BATCH_FRAMES_ON_A_GPU)
 
 
 def _decoders(backbone: Backbone) -> int:
     """How many videos to decode at once: all that the cores can, unless the towers want them."""
-    return 1 if _device_type(backbone) == "cpu" else min(MOST_DECODERS, os.cpu_count() or 1)
+    return 1 if backbone.device.type == "cpu" else min(MOST_DECODERS, os.cpu_count() or 1)
 
 
 class _NoneLeft:
@@ -215,7 +211,7 @@ class _Reader:
             unit.pixels = None
 
     def _through_towers(self, pixels: Tensor) -> FrameEmbeddings:
-        if _device_type(self.backbone) == "cuda":
+        if self.backbone.device.type == "cuda":
             pixels = pixels.pin_memory()
         return self.backbone.embed_clips(pixels)
 

@@ -24,6 +24,8 @@ from ost.recognition.store import Store
 from ost.types import ClassHead, Kind
 from ost.video.transform import view_preprocess
 
+HEADS = 8  # class heads in memory
+
 
 class Recognizer:
     """A backbone and settings.
@@ -31,8 +33,8 @@ class Recognizer:
     Args:
         backbone: from `ost.backbones.load.load_backbone`.
         settings: can be overridden call by call.
-        cache: keep class heads and frame embeddings on disk, so that the same videos are embedded once for all lists
-            of classes; not for a backbone that is being trained.
+        cache: keep class heads in memory and on disk, and frame embeddings on disk, so that the same videos are
+            embedded once for all lists of classes; not for a backbone that is being trained.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings | None = None, *, cache: bool = True) -> None:
@@ -42,6 +44,7 @@ class Recognizer:
         self._lock = Lock()
         self._last_store: tuple[Views, Store] | None = None
         self._heads: dict[tuple[str, tuple[Kind, ...]], ClassHead] = {}
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"Recognizer({self.backbone.name!r}, {self.settings})"
@@ -82,12 +85,14 @@ class Recognizer:
         wanted = replace(self.settings, **settings)
         view_preprocess(self.backbone.preprocess, wanted.crops)  # refuses before all texts are embedded
         pack = resolve(classes)
-        self.head(pack, wanted)
+        head = self.head(pack, wanted)
         with ExitStack() as stack:
             kept = stack.enter_context(self._store(wanted.views)) if self.cache else None
             readings = read_videos(self.backbone, videos, wanted.views, kept=kept, thumbnails=thumbnails)
             for reading in stack.enter_context(closing(readings)):
-                yield reading if isinstance(reading, VideoError) else self.predict(reading, pack, wanted)
+                yield (
+                    reading if isinstance(reading, VideoError) else self.predict(reading, pack, head, wanted)
+                )
 
     @contextmanager
     def _store(self, views: Views) -> Generator[Store]:
@@ -102,17 +107,23 @@ class Recognizer:
             self._last_store = (views, store)
 
     def head(self, pack: Pack, settings: Settings | None = None) -> ClassHead:
-        """The class head of a pack, made at most once."""
+        """The class head of a pack; with the cache, one of the last that were asked for is not made again."""
         kinds = (settings or self.settings).prompted
-        key = (pack.hash, kinds)
-        if key not in self._heads:
-            self._heads[key] = class_head(self.backbone, pack, kinds, cache=self.cache)
-        return self._heads[key]
+        if not self.cache:
+            return class_head(self.backbone, pack, kinds, cache=False)
+        with self._lock:
+            key = (pack.hash, kinds)
+            head = self._heads.pop(key, None) or class_head(self.backbone, pack, kinds)
+            self._heads[key] = head  # the last is the most recent
+            if len(self._heads) > HEADS:
+                del self._heads[next(iter(self._heads))]
+            return head
 
-    def predict(self, reading: Reading, pack: Pack, settings: Settings | None = None) -> Prediction:
-        """The prediction for a video that was read with these settings."""
+    def predict(
+        self, reading: Reading, pack: Pack, head: ClassHead, settings: Settings | None = None
+    ) -> Prediction:
+        """The prediction for a video that was read with these settings, against the head of a pack."""
         wanted = settings or self.settings
-        head = self.head(pack, wanted)
         started = time.perf_counter()
         scores = match(reading.embeddings, head, method=wanted.method, kinds=wanted.kinds, eps=wanted.eps)
         classes = rank(scores)
@@ -125,7 +136,7 @@ class Recognizer:
             method=wanted.method,
             eps=wanted.eps,
             seconds=replace(reading.seconds, matching=time.perf_counter() - started),
-            notices=(*reading.sample.notices, *pack.notices, *dict.fromkeys(self.backbone.notices)),
+            notices=(*reading.sample.notices, *pack.notices, *head.notices),
             sample=reading.sample,
             thumbnails=reading.thumbnails,
             embeddings=reading.embeddings,

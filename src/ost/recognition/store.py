@@ -25,18 +25,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ost.archives import within
-from ost.backbones.base import Backbone, towers_hash
-from ost.cache import Room, Use, readable_size
+from ost.backbones.base import Backbone
+from ost.cache import Room, Use, kind_folder, readable_size
 from ost.errors import VideoError, first_line
-from ost.files import atomic, cache_folder, text_hash
+from ost.files import atomic, text_hash
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import read_videos
 from ost.recognition.settings import FrameRate, Views
 from ost.types import FrameEmbeddings, Sample, Seconds
+from ost.video.decode import decoding_version
 from ost.video.folder import frame_images
 from ost.video.sample import Part
 
-LAYOUT = "3"
 DAMAGE = (SafetensorError, KeyError, IndexError, TypeError, ValueError, OSError)  # of a shard
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
@@ -85,9 +85,9 @@ class Store:
     """
 
     def __init__(self, backbone: Backbone, views: Views | FrameRate) -> None:
-        key = text_hash(LAYOUT, towers_hash(backbone), backbone.precision, f"{backbone.preprocess} {views}")
-        self._folder = cache_folder() / "embeddings" / key
-        self._device: Any = getattr(backbone, "device", "cpu")
+        key = text_hash(backbone.fingerprint, decoding_version(), str(views))
+        self._folder = kind_folder("embeddings") / key
+        self._device = backbone.device
         self._where: dict[str, tuple[Path, int]] = {}
         self._sizes: dict[Path, int] = {}  # clips of each shard that was read
         self._waiting: dict[str, Reading] = {}

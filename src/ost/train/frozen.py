@@ -65,7 +65,7 @@ def train_adapter(
                 f"{config.max_unreadable:g} that max_unreadable allows; they are listed in {run / 'log.jsonl'}"
             )
         head = class_head(backbone, task.pack, config.kinds)
-        for line in dict.fromkeys(backbone.notices):
+        for line in head.notices:
             log("notice", len(task.clips), text=line)
         adapter = fit_adapter(backbone, head, examples.stacked(), config).adapter
         target = run / WEIGHTS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -123,7 +123,9 @@ class Learner:
                 _checkpoint(tower, backbone.name)
         self._visual: Any = torch.compile(backbone.visual) if config.compile else backbone.visual
         self._table: dict[Kind, Tensor] | None = None
-        self.prompted = {kind: self._tokens(kind) for kind in config.kinds}
+        notices: list[str] = []
+        self.prompted = {kind: self._tokens(kind, notices.append) for kind in config.kinds}
+        self.notices = tuple(dict.fromkeys(notices))
 
     @property
     def device(self) -> torch.device:
@@ -249,10 +251,10 @@ class Learner:
         if tune in ("both", "image", "text"):
             yield "logit_scale", backbone.text.logit_scale
 
-    def _tokens(self, kind: Kind) -> Prompted:
+    def _tokens(self, kind: Kind, tell: Callable[[str], None]) -> Prompted:
         texts = [prompts(item, kind, self.backbone.templates) for item in self.pack.classes]
         mask = torch.tensor([[n < len(row) for n in range(max(map(len, texts)))] for row in texts])
-        flat = self.backbone.tokens([text for row in texts for text in row])
+        flat = self.backbone.tokens([text for row in texts for text in row], tell)
         tokens = flat.new_zeros(*mask.shape, flat.shape[-1])
         tokens[mask] = flat
         return Prompted(tokens, mask)

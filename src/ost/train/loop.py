@@ -101,7 +101,7 @@ class _Run:
         self.checkpoints = Checkpoints(run, ranks)
         self.progress = self._resumed() if resume else Progress()
         self.log = Log(run, self.total, watch, writes=ranks.first, begun=self.progress.step)
-        for line in (*notices, *dict.fromkeys(self.learner.backbone.notices)):
+        for line in (*notices, *self.learner.notices):
             self.log("notice", self.progress.step, text=line)
         self.dataset = ClipDataset(
             paths=task.clips.paths,

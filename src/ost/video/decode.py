@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
@@ -46,9 +47,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Sampling = Literal["uniform", "keyframes"]
 Pick = Callable[[int], list[int]]
+VERSION = "1"  # of decoding, sampling and scaling here; a new one leaves kept embeddings unread
 SAMPLINGS = ("uniform", "keyframes")
 MIN_DECODED = 0.5
 SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: it is as fast, and always exact
+
+
+def decoding_version() -> str:
+    """What pixels depend on besides the file and the settings: this code, FFmpeg's libraries and torch's resizing."""
+    import av
+
+    libraries = ", ".join(
+        f"{name} {'.'.join(map(str, v))}" for name, v in sorted(av.library_versions.items())
+    )
+    return f"{VERSION}; {libraries}; torch {version('torch')}; pillow {version('pillow')}"
 
 
 @dataclass(frozen=True)

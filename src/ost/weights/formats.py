@@ -138,7 +138,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _normalised(tensors: dict[str, Tensor], digest: str, training: Mapping[str, Any], where: str) -> Weights:
     """Tell the layout by its names and bring it into open_clip's."""
-    names = {name.removeprefix("module."): name for name in tensors}
+    names: dict[str, str] = {}
+    for name in tensors:
+        bare = name.removeprefix("module.")
+        if bare in names:
+            raise WeightsError(f"{where}: holds both {names[bare]} and {name}, of which one is meant")
+        names[bare] = name
     if any(name.startswith("image_encoder.") for name in names):
         origin: Origin = "ost"
     else:

@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from threading import Barrier
 from typing import Any, TypeVar
@@ -26,12 +25,16 @@ from ost.backbones.lite import minilm
 from ost.backbones.lite.efficientnet import CLASSES, EfficientNetLite2
 from ost.backbones.lite.minilm import WIDTH, MiniLM
 from ost.backbones.text import fit_to_context
+from ost.cache import kind_folder
 from ost.errors import WeightsError
-from ost.files import atomic, cache_folder, file_hash, package_file, text_hash
+from ost.files import atomic, file_hash, package_file, text_hash
+from ost.once import once
 from ost.types import FrameEmbeddings
 from ost.weights.archive import read_archive
+from ost.weights.fingerprint import fingerprint
 
 IMAGENET_NAMES = "zero_shot_metadata.py"
+LAYOUT = 1  # of what computes the embeddings; a new number leaves kept ones unread
 TOP = 10
 # More do not fit a CPU's caches, nor what malloc keeps: their pages are faulted in again and again.
 FRAMES_AT_ONCE = 2
@@ -50,7 +53,6 @@ class LiteBackbone:
         self.preprocess = LITE.preprocess
         self.templates = LITE.templates
         self.logit_scale = LOGIT_SCALE
-        self.notices: list[str] = []
         self.precision = "float32"
         self.adapter = None
         self.width = 384
@@ -59,6 +61,14 @@ class LiteBackbone:
         )
         self._text_hash = file_hash(package_file(*minilm.FILE))
         self.weights_hash = text_hash(file_hash(self._image_file), self._text_hash)
+        self.device = torch.device("cpu")
+        self.fingerprint = fingerprint(
+            weights=self.weights_hash,
+            architecture={"lite": LAYOUT, "names": file_hash(package_file("open_clip", IMAGENET_NAMES))},
+            tokenizer="minilm",
+            precision=self.precision,
+            preprocess=self.preprocess,
+        )
 
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
@@ -89,13 +99,11 @@ class LiteBackbone:
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Unit embeddings [n, 384] with the calibration of their similarities."""
-        fitted = fit_to_context(texts, self._text.count, LITE.context_length, self._tell)
+        notices: list[str] = []
+        fitted = fit_to_context(texts, self._text.count, LITE.context_length, notices.append)
         values = self._text.embed(fitted, share=self._share)
         background = self._class_names @ values.T
-        return TextEmbeddings(values, shift=background.mean(0), gain=SPREAD / background.std(0))
-
-    def _tell(self, line: str) -> None:
-        self.notices.append(line)
+        return TextEmbeddings(values, background.mean(0), SPREAD / background.std(0), tuple(notices))
 
     def _share(self, work: Callable[[Part], Tensor], parts: Iterable[Part]) -> list[Tensor]:
         """Do the work on every part, each in one thread; gives the results in the order of the parts."""
@@ -104,7 +112,7 @@ class LiteBackbone:
             return [work(part) for part in parts]
         return list(self._threads.map(work, parts))
 
-    @cached_property
+    @once
     def _threads(self) -> ThreadPoolExecutor:
         """As many threads as torch uses, each with frames or texts of its own.
 
@@ -121,23 +129,23 @@ class LiteBackbone:
         torch.set_num_threads(count)
         return pool
 
-    @cached_property
+    @once
     def _network(self) -> EfficientNetLite2:
         state: Any = read_archive(self._image_file)
         return EfficientNetLite2(state.values())
 
-    @cached_property
+    @once
     def _text(self) -> MiniLM:
         return MiniLM.installed()
 
-    @cached_property
+    @once
     def _class_names(self) -> Tensor:
         """Text embeddings [1000, 384] of the ImageNet class names; from the cache after the first time."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
 
         key = text_hash(self._text_hash, file_hash(package_file("open_clip", IMAGENET_NAMES)))
-        place = cache_folder() / "lite" / f"imagenet-{key[:16]}.safetensors"
+        place = kind_folder("lite") / f"imagenet-{key[:16]}.safetensors"
         if place.is_file():
             with contextlib.suppress(SafetensorError, KeyError, OSError):
                 if (kept := load_file(place)["names"]).shape == (CLASSES, WIDTH):
