@@ -12,7 +12,7 @@ import zipfile
 import pytest
 import torch
 
-from ost.backbones.load import find_weights
+from ost.backbones.resolve import find_weights
 from ost.errors import WeightsError
 from ost.weights.archive import LEGACY_MAGIC
 from ost.weights.formats import read_weights

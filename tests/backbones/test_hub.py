@@ -14,7 +14,8 @@ import torch
 from huggingface_hub.utils import close_session
 
 from ost.backbones.catalog import BACKBONES
-from ost.backbones.load import find_weights, load_backbone
+from ost.backbones.load import load_backbone
+from ost.backbones.resolve import find_weights
 from ost.errors import UsageError, WeightsError
 from ost.weights.hub import fetch, show_licence_once
 from ost.weights.published import PUBLISHED

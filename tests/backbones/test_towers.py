@@ -12,7 +12,8 @@ from torch.nn.functional import cosine_similarity
 from ost.backbones import clip
 from ost.backbones.catalog import BACKBONES
 from ost.backbones.clip import ClipBackbone, open_clip_config, told_by_shapes
-from ost.backbones.load import find_spec, load_backbone
+from ost.backbones.load import load_backbone
+from ost.backbones.resolve import find_spec
 from ost.errors import UsageError, WeightsError
 from ost.weights.formats import read_weights, save_weights
 
@@ -285,7 +286,7 @@ def test_other_models_equal_open_clip_and_account_for_every_tensor(other, tmp_pa
 @torch.no_grad()
 @pytest.mark.parametrize("other", ["heads of 32", "timm"], indirect=True)
 def test_the_model_that_a_name_implies_travels_through_conversion(other, tmp_path):
-    from ost.backbones.load import _architecture_spec, completed
+    from ost.backbones.resolve import _architecture_spec, completed
 
     theirs, path, size = other
     weights = completed(read_weights(path), _architecture_spec("tiny-other"))

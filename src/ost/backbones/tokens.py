@@ -22,7 +22,7 @@ def text_context(name: str | None = None) -> TextContext:
 
         return TextContext(LITE.context_length, MiniLM.installed().count, LITE.templates)
     from ost.backbones.clip import open_clip_config, open_clip_tokenizer
-    from ost.backbones.load import find_spec
+    from ost.backbones.resolve import find_spec
 
     spec = find_spec(title)
     if spec is None:

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ost.backbones.names import check_weights, is_adapter
+from ost.backbones.names import check_model, check_weights, is_adapter
+from ost.cli import options
 from ost.cli.command import command, load_torch
 from ost.cli.show import show_notices
 from ost.cli.terminal import stderr, stdout
@@ -21,7 +22,7 @@ from ost.runs import EVALUATION, TRAINING, WEIGHTS, holds_run, trained_on
 if TYPE_CHECKING:
     from ost.weights.formats import Weights
 
-weights_app = typer.Typer(no_args_is_help=True, help="Weight files: list, inspect, convert, blend.")
+weights_app = typer.Typer(no_args_is_help=True, help="Weight files: list, explain, inspect, convert, blend.")
 Source = Annotated[str, typer.Argument(help="A weight file, or a name from ost weights list.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")]
 
@@ -56,6 +57,26 @@ def inspect(source: Source) -> None:
     console = stdout()
     for name, value in lines.items():
         console.print(Text(f"{name:>12}  {value}"))
+
+
+@command(weights_app)
+def explain(
+    source: Annotated[
+        str | None, typer.Argument(help="Weights: a file or a name.", show_default="none")
+    ] = None,
+    backbone: options.Backbone = None,
+) -> None:
+    """Say what a model is taken for, and where each of its properties is known from."""
+    check_model(backbone, source)
+    load_torch()
+
+    from ost.backbones.resolve import resolve_model
+
+    model = resolve_model(backbone, source, lambda line: show_notices(stderr(), [line]))
+    console = stdout()
+    console.print(Text(model.name, style="bold"))
+    for name, value in model.explained().items():
+        console.print(Text(f"{name:>12}  {value}"), soft_wrap=True)
 
 
 def _of_run(place: Path) -> str | None:
@@ -157,11 +178,9 @@ def _read(source: str) -> tuple[Path, Weights]:
     check_weights(source)
     load_torch()
 
-    from ost.backbones.load import completed, find_weights
-    from ost.weights.formats import read_weights
+    from ost.backbones.resolve import named_weights
 
     try:
-        file, spec = find_weights(source, lambda line: show_notices(stderr(), [line]))
+        return named_weights(source, lambda line: show_notices(stderr(), [line]))
     except WeightsError as error:  # these commands take a file where they take a name
         raise WeightsError(error.fault, "give a file that was downloaded by other means instead") from error
-    return file, completed(read_weights(file), spec)

@@ -1,0 +1,269 @@
+"""A name and a weight file -> everything that is known of the model they mean, and where each thing is known from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ost.activity import activity
+from ost.backbones.catalog import BACKBONES, DEFAULT, BackboneSpec
+from ost.backbones.names import check_backbone, check_weights, is_backbone
+from ost.errors import UsageError, WeightsError
+from ost.types import Preprocess
+from ost.weights.formats import Architecture, Weights, architecture, read_weights
+from ost.weights.hub import fetch, show_licence_once
+from ost.weights.pixels import clip_preprocess
+from ost.weights.published import PUBLISHED, HubFile, open_clip_file
+
+Tell = Callable[[str], None]
+OPENAI = {  # patch, width, pixels -> the weights that a fine-tuned CLIP of these sizes started from
+    (16, 768, 224): "ViT-B-16/openai",
+    (32, 768, 224): "ViT-B-32/openai",
+    (14, 1024, 224): "ViT-L-14/openai",
+    (14, 1024, 336): "ViT-L-14-336/openai",
+}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model of open_clip's kind before its towers are built.
+
+    Attributes:
+        name: as the user asked for it.
+        file: the weight file on this machine.
+        weights: what it holds.
+        model: the sizes of a CLIP with two transformers, or the name of an open_clip model.
+        quick_gelu: the activation; of an open_clip model, its configuration has it.
+        preprocess: the pixels that it wants.
+        known_from: "weights", "architecture", "activation" and "pixels" -> where each is known from, in words.
+    """
+
+    name: str
+    file: Path
+    weights: Weights
+    model: Architecture | str
+    quick_gelu: bool
+    preprocess: Preprocess
+    known_from: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def explained(self) -> dict[str, str]:
+        """Each property in words, with where it is known from."""
+        pixels = self.preprocess
+        how = "squashed" if pixels.resize is None else f"short side {pixels.resize}, then cropped"
+        values = {
+            "weights": f"{self.file}, SHA-256 {self.weights.hash[:12]}",
+            "architecture": str(self.model),
+            "activation": "QuickGELU" if self.quick_gelu else "GELU",
+            "pixels": f"{pixels.size} px, {how}, {pixels.interpolation}, mean {_three(pixels.mean)}, "
+            f"std {_three(pixels.std)}",
+        }
+        return {what: f"{value} ({self.known_from[what]})" for what, value in values.items()}
+
+
+def resolve_model(
+    name: str | None = None,
+    weights: str | Path | None = None,
+    tell: Tell = lambda _: None,
+    argument: str = "weights",
+) -> ResolvedModel:
+    """Find and read the weights that a name or a file means, and settle what the model is.
+
+    Where the tensors' shapes tell the whole architecture, the file counts: a small CLIP under a known name is loaded as
+    what it is. Any other architecture is what its name says. The file's own activation and pixels come before those
+    that its name implies.
+
+    Args:
+        name: of the catalog, of open_clip ("ARCHITECTURE/TAG"), or an architecture for `weights`; by default
+            OpenAI's ViT-B/16, or what the tensors of `weights` say.
+        weights: a published name, a name of the catalog, or a file.
+        tell: is given notices, one sentence each.
+        argument: under which errors know the weights.
+
+    Raises:
+        UsageError: a name is unknown.
+        WeightsError: a file cannot be had or read, or nothing tells what it is.
+    """
+    title = str(weights) if weights is not None else name or DEFAULT
+    with activity(f"reading the weights {title}"):
+        file, spec, source = _located(name, weights, tell, argument)
+        return _settled(title, file, read_weights(file), spec, source)
+
+
+def _located(
+    name: str | None, weights: str | Path | None, tell: Tell, argument: str
+) -> tuple[Path, BackboneSpec | None, str]:
+    """The file, the spec that a name implies, and where the file is from."""
+    if weights is None:
+        title = name or DEFAULT
+        check_backbone(title)
+        spec = find_spec(title)
+        if spec is None or spec.weights is None:
+            raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
+        return fetch(spec.weights, title, _by_name(title)), spec, f"the hub, {spec.weights.repo}"
+    named = _architecture_spec(name) if name else None
+    file, implied = find_weights(weights, tell, argument)
+    return file, named or implied, "the hub" if str(file) != str(weights) else "the file that was named"
+
+
+def named_weights(weights: str | Path, tell: Tell, argument: str = "weights") -> tuple[Path, Weights]:
+    """The file of named weights or of a path, and what it holds, with what its name implies.
+
+    Raises:
+        UsageError, WeightsError: see `find_weights` and `ost.weights.formats.read_weights`.
+    """
+    file, spec = find_weights(weights, tell, argument)
+    return file, completed(read_weights(file), spec)
+
+
+def find_weights(
+    weights: str | Path, tell: Tell, argument: str = "weights"
+) -> tuple[Path, BackboneSpec | None]:
+    """The local file of named weights or of a path, and the spec that a name implies.
+
+    Args:
+        weights: a published name, a backbone's name, or a file.
+        tell: is given notices.
+        argument: of which it is the value, for errors.
+
+    Raises:
+        UsageError: it is neither a known name nor a file.
+        WeightsError: the hub does not give it.
+    """
+    check_weights(weights)
+    text, remedy = str(weights), f"{{{argument}=FILE}}"
+    if text in PUBLISHED:
+        published = PUBLISHED[text]
+        file = fetch(published.weights, text, remedy)
+        show_licence_once(text, published.licence, tell)
+        return file, None
+    spec = find_spec(text) if is_backbone(text) else None
+    if spec is None or spec.weights is None:
+        return Path(text), None
+    return fetch(spec.weights, text, _by_name(text) if argument == "weights" else remedy), spec
+
+
+def _by_name(name: str) -> str:
+    """How to give the file of a backbone: it does not tell its activation, the name does."""
+    return f"{{backbone={name}}} {{weights=FILE}}"
+
+
+def find_spec(name: str) -> BackboneSpec | None:
+    """The catalog's or open_clip's entry of that name; an architecture alone gets its first weights."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if first := next((known for known in BACKBONES if known.startswith(f"{name}/")), None):
+        return BACKBONES[first]
+    return _open_clip_spec(*name.split("/")) if name.count("/") < 2 else None
+
+
+def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
+    """A spec for any weights that open_clip publishes on the hub."""
+    from open_clip import get_model_config, get_pretrained_cfg, list_pretrained_tags_by_model
+
+    tag = tag or next(iter(list_pretrained_tags_by_model(name)), "")
+    told: dict[str, Any] = dict(get_pretrained_cfg(name, tag))
+    config = get_model_config(name)
+    if config is None or not told.get("hf_hub"):
+        return None
+    repo, _, file = told["hf_hub"].rpartition("/")
+    size = int(config["vision_cfg"].get("image_size", 224))
+    quick = told.get("quick_gelu", False) and not name.endswith("-quickgelu")
+    return BackboneSpec(
+        architecture=f"{name}-quickgelu" if quick else name,
+        weights=HubFile(repo, (file,)) if file else open_clip_file(repo),
+        preprocess=Preprocess(
+            size=size,
+            resize=None if told["resize_mode"] == "squash" else size,
+            interpolation=told["interpolation"],
+            antialias=True,
+            mean=told["mean"],
+            std=told["std"],
+        ),
+        context_length=int(config["text_cfg"].get("context_length", 77)),
+        licence="see the hub",
+    )
+
+
+def _architecture_spec(name: str) -> BackboneSpec:
+    """The spec that a name implies for weights from elsewhere: its architecture to the letter."""
+    from ost.backbones.clip import open_clip_config
+
+    spec = find_spec(name)
+    if spec and (name in BACKBONES or "/" in name):
+        return spec
+    config = open_clip_config(name)
+    if spec:
+        return replace(spec, architecture=name)
+    pixels = clip_preprocess(int(config["vision_cfg"].get("image_size", 224)))
+    return BackboneSpec(name, None, pixels, int(config["text_cfg"].get("context_length", 77)), "")
+
+
+def completed(weights: Weights, spec: BackboneSpec | None) -> Weights:
+    """The weights with what their name implies, where the file does not tell: model, activation, pixels."""
+    if spec is None:
+        return weights
+    quick_gelu = weights.quick_gelu
+    if quick_gelu is None:
+        quick_gelu = spec.architecture.endswith("-quickgelu")
+    preprocess = weights.preprocess or spec.preprocess
+    return replace(weights, model=spec.architecture, preprocess=preprocess, quick_gelu=quick_gelu)
+
+
+def _settled(title: str, file: Path, read: Weights, spec: BackboneSpec | None, source: str) -> ResolvedModel:
+    """The model, its activation and its pixels, each with where it is known from."""
+    from ost.backbones.clip import open_clip_config, told_by_shapes
+
+    weights = completed(read, spec)
+    by_name = "by its name" if spec is not None else "by the file"
+    known = {
+        "weights": source,
+        "architecture": "by the shapes of its tensors",
+        "activation": by_name if read.quick_gelu is None else "by the file",
+        "pixels": by_name if read.preprocess is None else "by the file",
+    }
+    if weights.model and weights.preprocess:
+        config = open_clip_config(weights.model)
+        if not told_by_shapes(config):
+            quick = bool(config.get("quick_gelu", False))
+            known |= {"architecture": by_name, "activation": "by the architecture's configuration"}
+            return ResolvedModel(title, file, weights, weights.model, quick, weights.preprocess, known)
+    sizes = architecture(weights, title)
+    if weights.quick_gelu is None:
+        raise WeightsError(
+            f"{title}: does not tell its activation",
+            "name the architecture with {backbone=ViT-B-16-quickgelu}",
+            "{backbone=ViT-B-16} for plain GELU",
+        )
+    preprocess = weights.preprocess or clip_preprocess(sizes.image_size)
+    if weights.preprocess is None:
+        known["pixels"] = "as OpenAI's, which most weights were trained with"
+    scaled = _scaled(preprocess, sizes.image_size)
+    return ResolvedModel(title, file, weights, sizes, weights.quick_gelu, scaled, known)
+
+
+def _scaled(preprocess: Preprocess, size: int) -> Preprocess:
+    if preprocess.size == size:
+        return preprocess
+    resize = None if preprocess.resize is None else preprocess.resize * size // preprocess.size
+    return replace(preprocess, size=size, resize=resize)
+
+
+def openai_name(weights: Weights) -> str:
+    """The OpenAI weights that a fine-tuned CLIP of these sizes started from.
+
+    Raises:
+        UsageError: OpenAI has none of these sizes.
+    """
+    sizes = architecture(weights)
+    name = OPENAI.get((sizes.patch_size, sizes.vision_width, sizes.image_size))
+    if name is None:
+        raise UsageError(
+            f"OpenAI has no CLIP of these sizes ({sizes})", "name the original weights with {blend_with}"
+        )
+    return name
+
+
+def _three(numbers: tuple[float, float, float]) -> str:
+    return " ".join(f"{number:.3g}" for number in numbers)
