@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from ost.errors import UsageError
+from ost.errors import UsageError, first_line
 
 T = TypeVar("T")
 
@@ -25,17 +25,27 @@ class Catalog(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, entries: Mapping[str, T], group: str | None = None) -> None:
         self.kind = kind
         self._entries = dict(entries)
-        self._plugins: dict[str, Callable[[], T]] = {}
+        self._plugins: dict[str, EntryPoint] = {}
         if group:
             for point in entry_points(group=group):
-                self._plugins.setdefault(point.name, point.load)
+                self._plugins.setdefault(point.name, point)
 
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
             return self._entries[name]
         if name in self._plugins:
-            return self._plugins[name]()
+            return self._loaded(name)
         raise KeyError(name)
+
+    def _loaded(self, name: str) -> T:
+        point = self._plugins[name]
+        try:
+            return point.load()
+        except Exception as error:
+            source = point.dist.name if point.dist else point.value
+            raise UsageError(
+                f"the {self.kind} {name!r} of {source} cannot be loaded ({first_line(error)})"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         yield from self._entries

@@ -93,6 +93,9 @@ class AdaptedBackbone:
         self.precision = base.precision
         self.fingerprint, self.device, self.width = base.fingerprint, base.device, base.width
 
+    def trainable(self) -> None:
+        """The towers under an adapter are frozen."""
+
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """As the frozen backbone."""
         return self.base.embed_frames(pixels)

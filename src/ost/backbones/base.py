@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ost.backbones.adapter import Adapter
+    from ost.backbones.clip import ClipBackbone
 
 
 class TextEmbeddings(NamedTuple):
@@ -63,6 +64,10 @@ class Backbone(Protocol):
     @property
     def adapter(self) -> Adapter | None:
         """What was learned from examples over frozen towers; None without."""
+        ...
+
+    def trainable(self) -> ClipBackbone | None:
+        """The towers as training moves them; None where they cannot be trained."""
         ...
 
     def embed_frames(self, pixels: Tensor) -> Tensor:

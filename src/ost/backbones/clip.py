@@ -13,10 +13,12 @@ from torch.nn import Parameter
 from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
+from ost.activity import activity
 from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
-from ost.backbones.catalog import CLIP_TEMPLATES
 from ost.backbones.extras import read_prompts, read_temporal, split_extras
+from ost.backbones.spec import CLIP_TEMPLATES
 from ost.backbones.text import batches, fit_to_context
+from ost.device import resolve_device, resolve_dtype
 from ost.errors import UsageError, WeightsError, first_line
 from ost.once import once
 from ost.types import FrameEmbeddings, Preprocess
@@ -25,6 +27,9 @@ from ost.weights.formats import HEAD_WIDTH, Architecture, Weights, account
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ost.backbones.resolve import ResolvedModel
+    from ost.backbones.spec import Build
 
 # On a CPU larger batches are slower: their activations outgrow what the allocator keeps between layers.
 FRAMES_AT_ONCE = {"cpu": 4}
@@ -86,6 +91,10 @@ class ClipBackbone:
             preprocess=preprocess,
             added=added,
         )
+
+    def trainable(self) -> ClipBackbone:
+        """Its towers can be trained."""
+        return self
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
@@ -212,6 +221,21 @@ class ClipBackbone:
     def _tokenizer(self) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
         """texts -> tokens, and text -> number of tokens."""
         return open_clip_tokenizer(self._name, self.name, self._config["text_cfg"].get("vocab_size"))
+
+
+def build_clip(resolved: ResolvedModel, build: Build) -> ClipBackbone:
+    """The towers of a resolved model, on the device and in the dtype that were asked for."""
+    device = resolve_device(build.device)
+    with activity("preparing the towers"):  # imports open_clip, which takes seconds
+        return ClipBackbone(
+            resolved.name,
+            build.grow(resolved.weights),
+            resolved.model,
+            quick_gelu=resolved.quick_gelu,
+            preprocess=resolved.preprocess,
+            device=device,
+            dtype=resolve_dtype(build.dtype, device),
+        )
 
 
 def _encode_text(model: Any, tokens: Tensor) -> Tensor:

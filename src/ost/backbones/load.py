@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ost.activity import activity
 from ost.backbones.adapter import AdaptedBackbone, Adapter, read_adapter
 from ost.backbones.base import Backbone
+from ost.backbones.catalog import DEFAULT
 from ost.backbones.names import check_model, is_adapter
 from ost.backbones.resolve import find_spec, named_weights, openai_name, resolve_model
-from ost.device import resolve_device, resolve_dtype
+from ost.backbones.spec import Build
 from ost.errors import UsageError
 from ost.weights.blend import blend
 from ost.weights.formats import Weights
@@ -53,10 +53,9 @@ def load_backbone(
         adapter = read_adapter(Path(weights))
         base = load_backbone(*_base_of(adapter, name), device=device, dtype=dtype, tell=tell)
         return AdaptedBackbone(base, adapter, str(weights))
-    if name == "lite":
-        from ost.backbones.lite.backbone import LiteBackbone
-
-        return LiteBackbone()
+    build = Build(name or DEFAULT, device, dtype, tell, grow)
+    if weights is None and (spec := find_spec(build.name)) is not None:
+        return spec.build(build)
     resolved = resolve_model(name, weights, tell)
     if blend_ratio is not None:
         other = str(original or openai_name(resolved.weights))
@@ -64,25 +63,15 @@ def load_backbone(
         blended = blend(start, resolved.weights, blend_ratio)
         title = f"{resolved.name} + {blend_ratio:g} x {other}"
         resolved = replace(resolved, name=title, weights=blended)
-    torch_device = resolve_device(device)
-    with activity("preparing the towers"):  # imports open_clip, which takes seconds
-        from ost.backbones.clip import ClipBackbone
+    from ost.backbones.clip import build_clip
 
-        return ClipBackbone(
-            resolved.name,
-            grow(resolved.weights),
-            resolved.model,
-            quick_gelu=resolved.quick_gelu,
-            preprocess=resolved.preprocess,
-            device=torch_device,
-            dtype=resolve_dtype(dtype, torch_device),
-        )
+    return build_clip(resolved, build)
 
 
 def _base_of(adapter: Adapter, name: str | None) -> tuple[str | None, str | None]:
     """Name and weights of the backbone under an adapter: as given, else as it was in training."""
     wanted = name or adapter.backbone
-    return (wanted, None) if wanted == "lite" or find_spec(wanted) else (None, wanted)
+    return (wanted, None) if find_spec(wanted) else (None, wanted)
 
 
 def original_of(weights: str | Path | None, original: str | Path | None, tell: Tell) -> str:

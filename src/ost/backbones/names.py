@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ost.backbones.catalog import BACKBONES, DEFAULT
+from ost.backbones.spec import OpenClipSpec
 from ost.catalog import did_you_mean, near_misses
 from ost.device import DTYPES
 from ost.errors import UsageError
@@ -51,13 +52,11 @@ def check_model(
     if weights is not None and is_adapter(Path(weights)):
         if blend is not None:
             raise UsageError("an adapter leaves the weights as they are", "leave {blend} out")
-    elif name == "lite":
+    elif name is not None and name in BACKBONES and not isinstance(spec := BACKBONES[name], OpenClipSpec):
         if weights is not None or blend is not None:
             surplus = _all_of(weights=weights is not None, blend=blend is not None)
-            raise UsageError("the backbone lite carries its own weights", f"leave {surplus} out")
-        if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
-            surplus = _all_of(device=device not in ("auto", "cpu"), dtype=dtype not in ("auto", "fp32"))
-            raise UsageError("the backbone lite runs on the CPU in fp32", f"leave {surplus} out")
+            raise UsageError(f"the backbone {name} carries its own weights", f"leave {surplus} out")
+        spec.check(device, dtype)
     elif blend is not None and weights is None:
         raise UsageError(
             "a blend needs fine-tuned weights to blend the original with", "name them with {weights}"
@@ -102,7 +101,7 @@ def check_weights(source: str | Path) -> None:
         return
     if text.startswith("ost/"):
         PUBLISHED.find(text)  # says what is meant
-    if text in BACKBONES and BACKBONES[text].weights is None:
+    if text in BACKBONES and not isinstance(BACKBONES[text], OpenClipSpec):
         raise UsageError(f"{text} is a backbone with weights of its own", f"name it with {{backbone={text}}}")
     if is_backbone(text):
         return

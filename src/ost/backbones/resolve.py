@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ost.activity import activity
-from ost.backbones.catalog import BACKBONES, DEFAULT, BackboneSpec
+from ost.backbones.catalog import BACKBONES, DEFAULT
 from ost.backbones.names import check_backbone, check_weights, is_backbone
+from ost.backbones.spec import BackboneSpec, OpenClipSpec
 from ost.errors import UsageError, WeightsError
 from ost.types import Preprocess
 from ost.weights.formats import Architecture, Weights, architecture, read_weights
@@ -93,12 +94,12 @@ def resolve_model(
 
 def _located(
     name: str | None, weights: str | Path | None, tell: Tell, argument: str
-) -> tuple[Path, BackboneSpec | None, str]:
+) -> tuple[Path, OpenClipSpec | None, str]:
     """The file, the spec that a name implies, and where the file is from."""
     if weights is None:
         title = name or DEFAULT
         check_backbone(title)
-        spec = find_spec(title)
+        spec = _open_clip_only(title)
         if spec is None or spec.weights is None:
             raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
         return fetch(spec.weights, title, _by_name(title)), spec, f"the hub, {spec.weights.repo}"
@@ -119,7 +120,7 @@ def named_weights(weights: str | Path, tell: Tell, argument: str = "weights") ->
 
 def find_weights(
     weights: str | Path, tell: Tell, argument: str = "weights"
-) -> tuple[Path, BackboneSpec | None]:
+) -> tuple[Path, OpenClipSpec | None]:
     """The local file of named weights or of a path, and the spec that a name implies.
 
     Args:
@@ -138,7 +139,7 @@ def find_weights(
         file = fetch(published.weights, text, remedy)
         show_licence_once(text, published.licence, tell)
         return file, None
-    spec = find_spec(text) if is_backbone(text) else None
+    spec = _open_clip_only(text) if is_backbone(text) else None
     if spec is None or spec.weights is None:
         return Path(text), None
     return fetch(spec.weights, text, _by_name(text) if argument == "weights" else remedy), spec
@@ -158,7 +159,21 @@ def find_spec(name: str) -> BackboneSpec | None:
     return _open_clip_spec(*name.split("/")) if name.count("/") < 2 else None
 
 
-def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
+def _open_clip_only(name: str) -> OpenClipSpec | None:
+    """As `find_spec`, for models that take weights of others.
+
+    Raises:
+        UsageError: the backbone carries its own.
+    """
+    spec = find_spec(name)
+    if spec is None or isinstance(spec, OpenClipSpec):
+        return spec
+    raise UsageError(
+        f"the backbone {name} carries its own weights", f"name it with {{backbone={name}}} alone"
+    )
+
+
+def _open_clip_spec(name: str, tag: str | None = None) -> OpenClipSpec | None:
     """A spec for any weights that open_clip publishes on the hub."""
     from open_clip import get_model_config, get_pretrained_cfg, list_pretrained_tags_by_model
 
@@ -170,7 +185,7 @@ def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
     repo, _, file = told["hf_hub"].rpartition("/")
     size = int(config["vision_cfg"].get("image_size", 224))
     quick = told.get("quick_gelu", False) and not name.endswith("-quickgelu")
-    return BackboneSpec(
+    return OpenClipSpec(
         architecture=f"{name}-quickgelu" if quick else name,
         weights=HubFile(repo, (file,)) if file else open_clip_file(repo),
         preprocess=Preprocess(
@@ -186,21 +201,21 @@ def _open_clip_spec(name: str, tag: str | None = None) -> BackboneSpec | None:
     )
 
 
-def _architecture_spec(name: str) -> BackboneSpec:
+def _architecture_spec(name: str) -> OpenClipSpec:
     """The spec that a name implies for weights from elsewhere: its architecture to the letter."""
     from ost.backbones.clip import open_clip_config
 
-    spec = find_spec(name)
+    spec = _open_clip_only(name)
     if spec and (name in BACKBONES or "/" in name):
         return spec
     config = open_clip_config(name)
     if spec:
         return replace(spec, architecture=name)
     pixels = clip_preprocess(int(config["vision_cfg"].get("image_size", 224)))
-    return BackboneSpec(name, None, pixels, int(config["text_cfg"].get("context_length", 77)), "")
+    return OpenClipSpec(name, None, pixels, int(config["text_cfg"].get("context_length", 77)), "")
 
 
-def completed(weights: Weights, spec: BackboneSpec | None) -> Weights:
+def completed(weights: Weights, spec: OpenClipSpec | None) -> Weights:
     """The weights with what their name implies, where the file does not tell: model, activation, pixels."""
     if spec is None:
         return weights
@@ -211,7 +226,7 @@ def completed(weights: Weights, spec: BackboneSpec | None) -> Weights:
     return replace(weights, model=spec.architecture, preprocess=preprocess, quick_gelu=quick_gelu)
 
 
-def _settled(title: str, file: Path, read: Weights, spec: BackboneSpec | None, source: str) -> ResolvedModel:
+def _settled(title: str, file: Path, read: Weights, spec: OpenClipSpec | None, source: str) -> ResolvedModel:
     """The model, its activation and its pixels, each with where it is known from."""
     from ost.backbones.clip import open_clip_config, told_by_shapes
 

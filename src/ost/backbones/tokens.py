@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ost.backbones.catalog import DEFAULT, LITE
+from ost.backbones.catalog import DEFAULT
 from ost.backbones.names import check_backbone
 from ost.errors import UsageError
 from ost.types import TextContext
@@ -17,16 +17,9 @@ def text_context(name: str | None = None) -> TextContext:
     """
     title = name or DEFAULT
     check_backbone(title)
-    if name == "lite":
-        from ost.backbones.lite.minilm import MiniLM
-
-        return TextContext(LITE.context_length, MiniLM.installed().count, LITE.templates)
-    from ost.backbones.clip import open_clip_config, open_clip_tokenizer
     from ost.backbones.resolve import find_spec
 
     spec = find_spec(title)
     if spec is None:
         raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
-    vocabulary = open_clip_config(spec.architecture)["text_cfg"].get("vocab_size")
-    _, count = open_clip_tokenizer(spec.architecture, title, vocabulary)
-    return TextContext(spec.context_length, count, spec.templates)
+    return spec.text_context(title)

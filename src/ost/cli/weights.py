@@ -36,15 +36,21 @@ def list_weights() -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("name", "pixels", "tokens", "licence", "what"):
         table.add_column(column)
-    for name, spec in BACKBONES.items():
-        table.add_row(
-            name, str(spec.preprocess.size), str(spec.context_length), spec.licence, Text(spec.note)
-        )
+    broken: list[str] = []
+    for name in BACKBONES:
+        try:
+            spec = BACKBONES[name]
+        except UsageError as error:  # of another distribution; it loses nobody else
+            broken.append(str(error))
+            continue
+        size, context = str(spec.preprocess.size), str(spec.context_length)
+        table.add_row(name, size, context, spec.licence, Text(spec.note))
     for name, published in PUBLISHED.items():
         spec = BACKBONES[published.backbone]
         size, context = str(spec.preprocess.size), str(spec.context_length)
         table.add_row(name, size, context, published.licence, Text(published.note))
     stdout().print(table)
+    show_notices(stderr(), broken)
 
 
 @command(weights_app)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from ost.backbones.catalog import CLIP_TEMPLATES, PLAIN_TEMPLATES
+from ost.backbones.spec import CLIP_TEMPLATES, PLAIN_TEMPLATES
 from ost.errors import UsageError
 from ost.pages.environment import number
 from ost.recognition.match import similarity

@@ -69,12 +69,12 @@ def load_learner(
     except WeightsError as error:  # lite is no way out: its towers cannot be trained
         others = [remedy for remedy in error.remedies if remedy not in LITE_REMEDIES]
         raise WeightsError(error.fault, *others) from error
-    if not isinstance(backbone, ClipBackbone):
+    if (towers := backbone.trainable()) is None:
         raise UsageError(
             f"the towers of {backbone.name} cannot be trained",
             "train an adapter over them: ost train adapter",
         )
-    return Learner(backbone, config, pack, augmentation)
+    return Learner(towers, config, pack, augmentation)
 
 
 @dataclass(frozen=True)

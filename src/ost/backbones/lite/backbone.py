@@ -24,6 +24,7 @@ from ost.backbones.catalog import LITE
 from ost.backbones.lite import minilm
 from ost.backbones.lite.efficientnet import CLASSES, EfficientNetLite2
 from ost.backbones.lite.minilm import WIDTH, MiniLM
+from ost.backbones.spec import PLAIN_TEMPLATES
 from ost.backbones.text import fit_to_context
 from ost.cache import kind_folder
 from ost.errors import WeightsError
@@ -51,7 +52,7 @@ class LiteBackbone:
     def __init__(self) -> None:
         self.name = "lite"
         self.preprocess = LITE.preprocess
-        self.templates = LITE.templates
+        self.templates = PLAIN_TEMPLATES
         self.logit_scale = LOGIT_SCALE
         self.precision = "float32"
         self.adapter = None
@@ -69,6 +70,9 @@ class LiteBackbone:
             precision=self.precision,
             preprocess=self.preprocess,
         )
+
+    def trainable(self) -> None:
+        """Its networks are what their wheels hold."""
 
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
