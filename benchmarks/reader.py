@@ -86,7 +86,7 @@ def measure(title: str, backbone: Backbone, paths: list[str], views: Views) -> N
 class Quick:
     """Towers that take no time."""
 
-    adapter = None
+    adapter, device = None, torch.device("cpu")
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ost import archives
 from ost.archives import find_member, is_archive, member_folder, members, opened
+from ost.cache import kind_folder
 from ost.errors import OstError
-from ost.files import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -369,7 +369,7 @@ def test_an_archive_is_gone_through_once_until_it_changes(tmp_path, openings):
 def test_a_damaged_index_is_made_anew(tmp_path, text, openings):
     path = tar(tmp_path / "x.tar", "a.avi")
     index = members(path)
-    (kept,) = (cache_folder() / "archives").iterdir()
+    (kept,) = kind_folder("archives").iterdir()
     right = kept.read_text()
     kept.write_text(text)
     archives._index.cache_clear()

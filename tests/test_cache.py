@@ -22,7 +22,7 @@ def folder(own_cache, tmp_path, monkeypatch):
 
 def kept(folder, name, kind="embeddings", age=0.0, size=100):
     """A file of the cache that was used `age` seconds ago."""
-    path = folder / kind / "key" / name
+    path = folder / cache.FOLDERS.get(kind, kind) / "key" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(size))
     os.utime(path, (time.time() - age,) * 2)
@@ -111,6 +111,18 @@ def test_what_a_killed_write_left_goes_after_a_day(folder):
     assert usage()["embeddings"] == (0, 0)
     prune(10**9)
     assert list(fresh.parent.iterdir()) == [fresh]
+
+
+def test_what_other_versions_wrote_is_never_read_is_shown_and_goes_first(folder, ost_command):
+    kept(folder, "old", "embeddings-1", size=2000)  # used just now
+    current = kept(folder, "new", age=1000)
+    (folder / "licences").mkdir()
+    (folder / "licences" / "told").write_text("once")
+    assert usage()["outdated"] == (1, 2000)
+    code, out, _ = ost_command("cache")
+    assert code == 0 and "2 KB are of other versions and never read: ost cache prune --kind outdated" in out
+    assert prune(100) == (1, 2000)
+    assert current.exists() and (folder / "licences" / "told").exists()
 
 
 @pytest.mark.parametrize(

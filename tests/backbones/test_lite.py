@@ -166,10 +166,11 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
 def test_long_text_is_cut_with_a_notice(kept, monkeypatch):
     monkeypatch.setenv("OST_CACHE", str(kept))
     model = LiteBackbone()
-    values = model.embed_text(["riding " * 1000, "riding " * 254, "x" * 5000]).values
+    found = model.embed_text(["riding " * 1000, "riding " * 254, "x" * 5000])
+    values = found.values
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-5)
-    assert len(model.notices) == 1
-    assert f"of 1002 tokens was cut to the {LITE.context_length}" in model.notices[0]
+    assert len(found.notices) == 1
+    assert f"of 1002 tokens was cut to the {LITE.context_length}" in found.notices[0]
 
 
 def test_it_takes_no_other_weights():

@@ -121,11 +121,12 @@ def test_many_frames_pass_in_bounded_portions(ost):
 def test_long_text_is_cut_at_a_word_with_a_notice(ost):
     model = load(ost)
     long = "riding " * 200
-    values = model.embed_text(["a dog", long, "x" * 2000, "riding " * 75]).values
+    found = model.embed_text(["a dog", long, "x" * 2000, "riding " * 75])
+    values = found.values
     torch.testing.assert_close(values[1], values[3])
-    assert len(model.notices) == 2
-    assert model.notices[0].startswith("a text of 202 tokens was cut to the 77 the text tower reads, after")
-    assert model.notices[0].endswith("riding'")
+    assert len(found.notices) == 2
+    assert found.notices[0].startswith("a text of 202 tokens was cut to the 77 the text tower reads, after")
+    assert found.notices[0].endswith("riding'")
 
 
 @pytest.mark.parametrize("budget", [1, 40, 1024])

@@ -88,8 +88,7 @@ class ColourBackbone:
     """Sees the mean colour of a frame, and reads the first colour in a text."""
 
     name, weights_hash, precision, logit_scale = "colours", "c", "float32", 10.0
-    notices: list[str] = []  # noqa: RUF012
-    adapter = None
+    fingerprint, adapter, device, width = "colours", None, torch.device("cpu"), 3
 
     def __init__(self):
         from ost.types import Preprocess, Templates

@@ -23,8 +23,9 @@ class FakeBackbone:
         self.preprocess = Preprocess(SIZE, SIZE, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
         self.templates = Templates("seen: {descriptor}", "{name}: {descriptor}", "just {name}")
         self.logit_scale = 10.0
-        self.notices = []
         self.precision = precision
+        self.fingerprint = f"{weights_hash} {precision}"
+        self.device, self.width = torch.device("cpu"), WIDTH
         self.adapter = None
         self.calibrated = calibrated
         self.texts = []
@@ -39,16 +40,15 @@ class FakeBackbone:
 
     def embed_text(self, texts):
         self.texts.append(list(texts))
-        if any(len(text) > 100 for text in texts):
-            self.notices.append("a text was cut")
+        notices = ("a text was cut",) if any(len(text) > 100 for text in texts) else ()
         seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
         drawn = torch.stack(
             [torch.randn(WIDTH + 2, generator=torch.Generator().manual_seed(s)) for s in seeds]
         )
         values = normalize(drawn[:, :WIDTH], dim=-1)
         if not self.calibrated:
-            return TextEmbeddings(values)
-        return TextEmbeddings(values, drawn[:, WIDTH] / 10, 1 + drawn[:, WIDTH + 1].abs())
+            return TextEmbeddings(values, notices=notices)
+        return TextEmbeddings(values, drawn[:, WIDTH] / 10, 1 + drawn[:, WIDTH + 1].abs(), notices)
 
 
 @pytest.fixture

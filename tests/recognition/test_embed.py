@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ost.cache import FOLDERS
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import VideoError
 from ost.recognition.embed import class_head
@@ -39,7 +40,7 @@ def some_frames(clips=1, length=5, seed=0):
 
 
 def kept(cache):
-    return sorted((cache / "heads").glob("*"))
+    return sorted((cache / FOLDERS["heads"]).glob("*"))
 
 
 def assert_same(one, other):
@@ -127,6 +128,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import FakeBackbone
 from ost.descriptors.pack import Pack, PackClass
+from ost.cache import FOLDERS
 from ost.recognition.embed import class_head
 pack = Pack("other", ({", ".join(map(repr, PACK.classes))},))
 print(class_head(FakeBackbone(), pack, ("spatial", "temporal")).hash)

@@ -8,11 +8,12 @@ import torch
 from torchvision.transforms import v2
 
 from ost.descriptors.pack import Pack, PackClass
+from ost.descriptors.spec import resolve
 from ost.errors import PackError, UsageError, VideoError
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
 from ost.recognition.reader import read_videos
-from ost.recognition.recognizer import Recognizer, Settings
+from ost.recognition.recognizer import HEADS, Recognizer, Settings
 from ost.recognition.settings import Views
 from ost.types import Preprocess, Scores
 from ost.video.decode import decode
@@ -284,6 +285,28 @@ def test_notices_of_the_pack_and_the_towers_are_passed_on_once(model, make_video
         notices = model.recognize(video, names).notices
         assert sum("in no shipped pack" in notice for notice in notices) == 1
         assert notices.count("a text was cut") == 1
+
+
+def test_notices_belong_to_the_pack_that_caused_them(model, make_video):
+    video = make_video("clip")
+    assert "a text was cut" in model.recognize(video, ["walking", "x" * 200]).notices
+    assert "a text was cut" not in model.recognize(video, ["walking", "running"]).notices
+    assert "a text was cut" in model.recognize(video, ["walking", "x" * 200]).notices, "from the cache too"
+
+
+def test_a_backbone_that_changes_is_never_answered_from_memory(make_backbone, make_video):
+    video, backbone = make_video("clip"), make_backbone()
+    model = Recognizer(backbone, cache=False)
+    before = model.recognize(video, PACK).classes
+    embed = backbone.embed_text
+    backbone.embed_text = lambda texts: embed([text[::-1] for text in texts])
+    assert model.recognize(video, PACK).classes != before
+
+
+def test_class_heads_in_memory_are_few(model):
+    for i in range(3 * HEADS):
+        model.head(resolve([f"class {i}", "another"]))
+    assert len(model._heads) == HEADS
 
 
 def test_one_path_in_the_place_of_many_is_wrong_use(model):

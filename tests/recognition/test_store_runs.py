@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 import ost.recognition.store as module
+from ost.cache import FOLDERS
 from ost.descriptors.spec import resolve
 from ost.recognition import decoding
 from ost.recognition.reader import read_videos
@@ -112,8 +113,7 @@ from ost.types import Preprocess
 module.SHARD = 2
 
 class Towers:
-    name = weights_hash = "towers"
-    precision, adapter = "float32", None
+    fingerprint, device, adapter = "towers", torch.device("cpu"), None
     preprocess = Preprocess(16, 16, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
 
     def embed_clips(self, pixels):
@@ -155,7 +155,11 @@ def expected(start, tmp_path, write, videos):
 
 def shards(folder):
     """The identities of each shard."""
-    files = [path for path in (folder / "embeddings").rglob("*.safetensors") if not path.name.startswith(".")]
+    files = [
+        path
+        for path in (folder / FOLDERS["embeddings"]).rglob("*.safetensors")
+        if not path.name.startswith(".")
+    ]
     return [json.loads(safe_open(path, "pt").metadata()["clips"]) for path in files]
 
 
@@ -194,7 +198,7 @@ def test_a_store_at_its_limit_forgets_what_was_used_longest_ago(
     monkeypatch.setenv("OST_CACHE_SIZE", "4 KB")
     for video in videos:
         read(make_backbone(), [video])
-        for path in (fresh_cache / "embeddings").rglob("*.safetensors"):
+        for path in (fresh_cache / FOLDERS["embeddings"]).rglob("*.safetensors"):
             os.utime(path, (path.stat().st_mtime - 10,) * 2)
     held = shards(fresh_cache)
     assert 0 < len(held) < len(videos)
@@ -252,7 +256,7 @@ def test_recognition_and_evaluation_share_what_is_kept(make_backbone, videos):
 def test_no_cache_is_an_option_of_the_command(ost_command, tiny, tiny_videos, fresh_cache):
     arguments = ("recognize", *tiny_videos, "--classes", "a,b", "--weights", tiny, "--frames", 2, "--json")
     code, plain, _ = ost_command(*arguments, "--no-cache")
-    assert code == 0 and not (fresh_cache / "embeddings").exists()
+    assert code == 0 and not (fresh_cache / FOLDERS["embeddings"]).exists()
     found = [ost_command(*arguments)[1] for _ in range(2)]
     assert len(shards(fresh_cache)) == 1
     rows = [[json.loads(line) for line in out.splitlines()] for out in (plain, *found)]
@@ -294,7 +298,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(make_backbone, videos,
 def test_a_shard_whose_numbers_were_lost_is_embedded_again(make_backbone, videos, fresh_cache):
     backbone = counting(make_backbone())
     first = read(backbone, videos[:2])
-    (path,) = (fresh_cache / "embeddings").rglob("*.safetensors")
+    (path,) = (fresh_cache / FOLDERS["embeddings"]).rglob("*.safetensors")
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     path.write_bytes(data[:start] + bytes(len(data) - start))  # full length, sound header

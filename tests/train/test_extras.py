@@ -142,7 +142,7 @@ def test_fresh_prompts_are_small_and_depend_on_the_seed_alone(tiny):
 def test_prompts_take_room_from_long_texts_and_leave_short_ones_whole(config, pack):
     long = " ".join(["squares"] * 200)
     learner = learner_of(config, pack, **PROMPTS)
-    tokens = learner.backbone.tokens([long, "a"])
+    tokens = learner.backbone.tokens([long, "a"], print)
     assert tokens.shape == (2, 77 - 3)
     assert learner.backbone.prompts.open_up(tokens).shape == (2, 77)
     assert learner.backbone.embed_text([long]).values.isfinite().all()

@@ -65,7 +65,7 @@ def plain_logits(learner, raw, classes):
     b, t = frames.shape[:2]
 
     def embed(texts):
-        return normalize(towers.text.encode_text(towers.tokens(texts)), dim=-1)
+        return normalize(towers.text.encode_text(towers.tokens(texts, print)), dim=-1)
 
     rows = []
     for i in range(b):

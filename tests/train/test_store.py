@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import ost.recognition.store as store
 from ost.backbones.adapter import Adapter
 from ost.backbones.base import frame_embeddings, prepared
+from ost.cache import kind_folder
 from ost.errors import VideoError
 from ost.recognition import decoding, reader
 from ost.recognition.match import adapted
@@ -35,7 +36,11 @@ class Towers:
     def __init__(self, preprocess, weights_hash="w", features=True):
         self.name, self.weights_hash, self.precision = "towers", weights_hash, "float32"
         self.preprocess, self.features, self.seen = preprocess, features, 0
-        self.adapter = None
+        self.adapter, self.device = None, torch.device("cpu")
+
+    @property
+    def fingerprint(self):
+        return f"{self.weights_hash} {self.precision} {self.preprocess}"
 
     def embed_clips(self, pixels):
         self.seen += len(pixels)
@@ -137,7 +142,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_store_is_embedded_anew_and_mended(towers, videos, tmp_path, damage):
     (first,) = embed_all(towers, videos[:1])
-    (file,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
+    (file,) = kind_folder("embeddings").rglob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
     (again,) = embed_all(towers, videos[:1])
     assert towers.seen == 2
@@ -148,7 +153,7 @@ def test_a_damaged_store_is_embedded_anew_and_mended(towers, videos, tmp_path, d
 
 def test_a_store_that_lacks_a_tensor_is_embedded_anew(towers, videos, tmp_path):
     (first,) = embed_all(towers, videos[:1])
-    (file,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
+    (file,) = kind_folder("embeddings").rglob("*.safetensors")
     with safe_open(file, framework="pt") as kept:
         assert set(kept.keys()) == {"0 values", "0 norms", "0 features"}
         save_file({"0 values": kept.get_tensor("0 values")}, file, metadata=kept.metadata())
@@ -162,7 +167,7 @@ def test_failures_are_given_in_their_place_and_not_stored(towers, videos, tmp_pa
     found = embed_all(towers, [videos[0], broken, tmp_path / "missing.mkv", videos[1]])
     assert [isinstance(result, VideoError) for result in found] == [False, True, True, False]
     assert found[1].path == str(broken)
-    (shard,) = (tmp_path / "cache" / "embeddings").rglob("*.safetensors")
+    (shard,) = kind_folder("embeddings").rglob("*.safetensors")
     with safe_open(shard, framework="pt") as kept:
         assert len(json.loads(kept.metadata()["clips"])) == 2
     stamp = broken.stat()
@@ -177,7 +182,7 @@ def test_embeddings_that_are_not_finite_are_a_failure_and_not_stored(towers, vid
     towers.embed_clips = lambda pixels: look(pixels.float() * math.nan)
     (result,) = embed_all(towers, videos[:1])
     assert isinstance(result, VideoError)
-    assert not (tmp_path / "cache" / "embeddings").exists()
+    assert not kind_folder("embeddings").exists()
 
 
 def test_a_folder_of_frames_is_kept_until_one_of_them_changes(towers, labelled):
@@ -220,7 +225,7 @@ def test_clips_of_many_shards_are_found(towers, videos, tmp_path, monkeypatch):
     for i, path in enumerate(paths):
         shutil.copy(videos[i % 2], path)
     first = embed_all(towers, paths[:5])
-    assert len(list((tmp_path / "cache" / "embeddings").rglob("*.safetensors"))) == 3
+    assert len(list(kind_folder("embeddings").rglob("*.safetensors"))) == 3
     order = [paths[i] for i in (4, 0, 3, 1, 2)]
     again = embed_all(towers, order)
     assert towers.seen == 5
