@@ -13,8 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import ost
-from ost.descriptors.names import fold, readable
+from ost.descriptors.names import readable
 from ost.descriptors.pack import Pack, PackClass
+from ost.names import fold
 
 
 def names_alone(name: str, labels: list[str]) -> Pack:

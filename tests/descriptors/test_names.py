@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ost.descriptors.names import FUNCTION_WORDS, fold, readable, says, stems
+from ost.descriptors.names import FUNCTION_WORDS, readable, says, stems
+from ost.names import fold
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ost.descriptors import pack as module
-from ost.descriptors.names import fold, readable
+from ost.descriptors.names import readable
 from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, save_pack
 from ost.descriptors.spec import shipped_pack
 from ost.errors import PackError
+from ost.names import fold
 
 BIKE = {
     "name": "riding a bike",

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 import ost
-from ost.descriptors.names import fold
+from ost.names import fold
 
 
 @pytest.fixture(scope="module")

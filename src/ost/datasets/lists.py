@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from ost.datasets.manifest import MAX_BYTES
 from ost.errors import UsageError, first_line
 from ost.files import VIDEO_ENDINGS
+from ost.names import fold
 
 MAX_LINE = 4096
 Part = Literal["train", "test"]
@@ -147,11 +148,6 @@ def _speller(names: Sequence[str] | None) -> Speller:
         )
 
     return spell
-
-
-def fold(name: str) -> str:
-    """A name without capitals, spaces and signs: equal for the spellings of one class."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _something(text: str, place: Path, spell: Speller) -> Iterator[Entry]:

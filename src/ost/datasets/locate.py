@@ -12,10 +12,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ost.archives import is_archive, members
-from ost.datasets.lists import Entry, fold
+from ost.datasets.lists import Entry
 from ost.datasets.manifest import Clip
 from ost.errors import UsageError
 from ost.files import IMAGE_ENDINGS, VIDEO_ENDINGS
+from ost.names import fold
 
 # Folders that say which part or size of a data set is in them, and not which class.
 _LAYOUT = {

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from ost.descriptors.names import fold, readable, stems
+from ost.descriptors.names import readable, stems
 from ost.descriptors.pack import Pack, PackClass
 from ost.descriptors.shipped import shipped_pack, whole_packs
 from ost.errors import PackError
+from ost.names import fold
 
 SHOWN = 5  # names that a notice lists; the rest is counted
 LETTERS, WORDS = 0.75, 0.5  # likeness from which a name is worth suggesting: of its letters, of its words

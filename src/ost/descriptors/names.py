@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-REMEMBERED = 1 << 16  # a list of names is looked up in every pack, name by name
+from ost.names import REMEMBERED
+
 ARTICLES = frozenset({"a", "an", "the"})
 # What may stand between the words that make a name, without changing which action it is.
 FUNCTION_WORDS = ARTICLES | frozenset(
     {"and", "from", "in", "of", "on", "or", "something", "to", "up", "with", "your"}
 )
-
-
-@lru_cache(REMEMBERED)
-def fold(name: str | None) -> str:
-    """The spelling-free key of a class name: no case, spaces or punctuation; every script and sign stays."""
-    text = unicodedata.normalize("NFKC", (name or "").casefold())
-    return "".join(ch for ch in text if unicodedata.category(ch)[0] in "LMNS")
 
 
 def readable(label: str) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from ost.catalog import did_you_mean
-from ost.descriptors.names import fold
 from ost.errors import PackError
 from ost.files import text_hash, write_text
+from ost.names import fold
 from ost.types import BOTH
 
 SCHEMA = 1
