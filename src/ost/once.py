@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
-_creating = Lock()
 
 
 class once(Generic[T]):
-    """`functools.cached_property` with a lock for each object: since Python 3.12 that has none.
+    """`functools.cached_property` with a lock: since Python 3.12 that has none.
 
     Its value lies in the object's `__dict__` under its name, as with `cached_property`.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
-        self.compute, self.name = compute, compute.__name__
+        self.compute, self.name, self._lock = compute, compute.__name__, RLock()
         self.__doc__ = compute.__doc__
 
     @overload
@@ -29,12 +28,7 @@ class once(Generic[T]):
             return self
         values = vars(instance)
         if self.name not in values:
-            with _lock_of(values):
+            with self._lock:
                 if self.name not in values:
                     values[self.name] = self.compute(instance)
         return values[self.name]
-
-
-def _lock_of(values: dict[str, Any]) -> Any:
-    with _creating:
-        return values.setdefault("_once_lock", RLock())

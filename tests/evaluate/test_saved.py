@@ -57,7 +57,9 @@ def made(answers, config=None):
     ]
     asked = way_of(config.settings)
     other = [answer(a.title, a.names, -a.logits, a.truth, a.paths) for a in answers]
-    backbone = SimpleNamespace(name="tiny", weights_hash="0f" * 32, precision="fp32")
+    backbone = SimpleNamespace(
+        name="tiny", weights_hash="0f" * 32, precision="fp32", fingerprint="fp", device="cpu"
+    )
     scored = {asked: answers, MEAN_POOL: other}
     return Measured(Task(config, OWN_PROTOCOL, questions), backbone, asked, scored, None, 1.5, 1)
 
