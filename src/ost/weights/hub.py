@@ -21,8 +21,8 @@ LITE_REMEDIES = (LITE_REMEDY, LITE_REMEDY_ALONE)
 def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
     """The local path of a hub file, downloaded if it is not in the cache.
 
-    A file that is in the cache is used without asking the hub. A download that broke off goes on where it was
-    at the next call. Mirrors and offline mode are huggingface_hub's own settings: HF_ENDPOINT, HF_HOME,
+    A file that is in the cache is used without asking the hub. A connection that breaks is taken up
+    where it broke. Mirrors and offline mode are huggingface_hub's own settings: HF_ENDPOINT, HF_HOME,
     HF_HUB_OFFLINE.
 
     Args:
@@ -89,49 +89,22 @@ def _reason(error: Exception) -> str:
 
 
 def _download(file: HubFile, filename: str) -> Path:
+    """Download a file into the cache of huggingface_hub, by its own means, and check what arrived."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.file_download import repo_folder_name
 
-    url = hf_hub_url(file.repo, filename, repo_type=file.repo_type)
     # Asked once: left to itself, hf_hub_download tries for half a minute before it says there is no network.
-    told = get_hf_file_metadata(url)
-    if told.etag is None or told.commit_hash is None:
+    metadata = get_hf_file_metadata(hf_hub_url(file.repo, filename, repo_type=file.repo_type))
+    if metadata.etag is None or metadata.commit_hash is None:
         raise OSError(f"what answers at {constants.ENDPOINT} is not a hub")
-    folder = repo_folder_name(repo_id=file.repo, repo_type=file.repo_type)
-    _complete(url, Path(constants.HF_HUB_CACHE), folder, told.etag, told.size)
-    return Path(hf_hub_download(file.repo, filename, repo_type=file.repo_type))
-
-
-def _complete(url: str, cache: Path, folder: str, etag: str, size: int | None) -> None:
-    """Put a file where hf_hub_download finds it; unlike that, keep what came before a connection broke."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
-
-    blob = cache / folder / "blobs" / etag
-    lock = cache / ".locks" / folder / f"{etag}.lock"
-    for place in (blob, lock):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    part = blob.with_name(f"{etag}.part")
-    with WeakFileLock(lock):
-        if blob.exists():
-            return
-        with part.open("ab") as stream:
-            if size is not None and stream.tell() > size:
-                stream.truncate(0)
-                stream.seek(0)
-            with activity(f"downloading {folder.split('--')[-1]}, MB") as download:
-                http_get(
-                    url,
-                    stream,
-                    resume_size=stream.tell(),
-                    headers=build_hf_headers(),
-                    expected_size=size,
-                    tqdm_class=_counting(download) if watched() else None,
-                )
-        if re.fullmatch("[0-9a-f]{64}", etag) and file_hash(part) != etag:  # the hub's etag of a large file
-            part.unlink()
-            raise OSError("it arrived damaged; try again")
-        part.replace(blob)
+    with activity(f"downloading {file.repo.split('/')[-1]}, MB") as download:
+        progress = _counting(download) if watched() else None
+        path = Path(hf_hub_download(file.repo, filename, repo_type=file.repo_type, tqdm_class=progress))
+    is_sha256 = re.fullmatch("[0-9a-f]{64}", metadata.etag)  # the hub's etag of a large file
+    if is_sha256 and file_hash(path) != metadata.etag:
+        path.resolve().unlink()
+        path.unlink()
+        raise OSError("it arrived damaged; try again")
+    return path
 
 
 def _counting(download: Activity) -> Any:
