@@ -196,7 +196,7 @@ def test_an_internal_error_of_one_video_is_its_failure_with_its_place(ost_comman
         raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
 
     monkeypatch.setattr("ost.video.container._address", broken)
-    arguments = ("recognize", bikes, *A, "--backbone", "lite", "--frames", 2)
+    arguments = ("recognize", bikes, *A, "--backbone", "lite", "--frames", 2, "--no-cache")
     code, out, err = ost_command(*arguments)
     assert (code, out) == (1, "")
     fault = "internal error, TypeError: open() got an unexpected keyword argument 'metadata_errors'"
