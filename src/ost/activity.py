@@ -1,4 +1,4 @@
-"""What takes time right now, told to whoever shows it: a command's status line, or nobody."""
+"""Track what takes time right now, for a status line that may show it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class Activity:
-    """One thing that is being done.
+    """One task in progress.
 
     Attributes:
-        what: in words, as in "embedding the texts of 400 classes".
-        total: how many steps it has; 0 if that is not known.
-        done: how many of them are done.
-        since: when it began, in seconds of `time.monotonic`.
+        what: the task in words, as in "embedding the texts of 400 classes".
+        total: number of steps; 0 if unknown.
+        done: number of finished steps.
+        since: start time, in seconds of `time.monotonic`.
     """
 
-    _begun: tuple[float, int] | None = None  # when the first steps were done, and how many
+    _begun: tuple[float, int] | None = None  # when the first steps were finished, and how many
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
@@ -32,13 +32,13 @@ class Activity:
         self.reach(self.done + steps)
 
     def reach(self, done: int) -> None:
-        """Say how many steps are done."""
+        """Set the number of finished steps."""
         self.done = done
         self._begun = self._begun or (time.monotonic(), done)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate since the first step, which often waits for more than itself; None before the second."""
+        """Estimated at the rate since the first step, which includes start-up; None before the second."""
         if self._begun is None or self.done <= self._begun[1]:
             return None
         since, first = self._begun
@@ -52,20 +52,20 @@ _lock = Lock()
 
 @contextmanager
 def activity(what: str, total: int = 0) -> Generator[Activity]:
-    """Say what is being done while the block runs."""
-    one = Activity(what, total)
+    """List an activity as running while the block runs."""
+    current = Activity(what, total)
     with _lock:
-        _running.append(one)
+        _running.append(current)
     try:
-        yield one
+        yield current
     finally:
         with _lock:
-            _running.remove(one)
+            _running.remove(current)
 
 
 @contextmanager
 def shown() -> Generator[None]:
-    """Show activities while the block runs; libraries then need no progress bars of their own."""
+    """Mark activities as shown while the block runs, so that libraries need no progress bars of their own."""
     global _watchers
     _watchers += 1
     try:
@@ -75,19 +75,19 @@ def shown() -> Generator[None]:
 
 
 def watched() -> bool:
-    """Whether somebody shows what is being done."""
+    """Return whether activities are being shown."""
     return _watchers > 0
 
 
 def running() -> list[Activity]:
-    """What is being done now, the outermost first."""
+    """Return the activities in progress, the outermost first."""
     with _lock:
         return list(_running)
 
 
 def counted(results: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The results, with each counted as a step."""
-    with activity(what, total) as one:
+    """Yield the results, counting each as a step of an activity."""
+    with activity(what, total) as current:
         for result in results:
-            one.advance()
+            current.advance()
             yield result

@@ -1,7 +1,7 @@
-"""What is kept on disk from one run to the next: how much of each kind, within which limit, and what goes first.
+"""The disk cache: how much of each kind it holds, its size limit, and what is pruned first.
 
-A kind is a folder of the cache. The file that was used longest ago goes first, and none that a run has used since it
-began: a run holds a lock of the operating system, which ends with its process however that ends.
+A kind is a folder of the cache. The least recently used file is pruned first, but none that a run has used since it
+began: a run holds a lock of the operating system, which is released when its process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ KINDS = {
     "archives": "indexes of .tar archives",
     "outdated": "written by other versions, and never read",
 }
-# A layout of files has a folder of its own: what lies in any other folder is of another version.
+# Each file layout has its own folder: files in any other folder were written by another version.
 FOLDERS = {"embeddings": "embeddings-4", "heads": "heads-3", "lite": "lite-1", "archives": "archives-1"}
 NOT_KEPT = ("runs", "licences")
 LIMIT = "20 GB"
-KEPT_SHARE = 0.9  # of the limit that is left after pruning, so that not every new file prunes
+KEPT_SHARE = 0.9  # of the limit, kept when pruning, so that not every new file prunes
 RUNS = NOT_KEPT[0]
 TRIES = 5
-CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change before it
-UNFINISHED_SECONDS = 24 * 3600.0  # after which a temporary file is one that a killed process left
+CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change too early
+UNFINISHED_SECONDS = 24 * 3600.0  # age from which a temporary file counts as left by a killed process
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class Usage(NamedTuple):
-    """Files of a kind, and their bytes."""
+    """The number of files of a kind, and their bytes."""
 
     files: int
     bytes: int
@@ -55,24 +55,24 @@ class _File(NamedTuple):
 
 
 def kind_folder(kind: str) -> Path:
-    """Where files of a kind are kept, in their present layout."""
+    """Return the folder for files of a kind, in their present layout."""
     return cache_folder() / FOLDERS[kind]
 
 
 def usage() -> dict[str, Usage]:
-    """What the cache holds, by kind."""
-    found: dict[str, Usage] = {}
+    """Return what the cache holds, by kind."""
+    by_kind: dict[str, Usage] = {}
     for kind in KINDS:
         sizes = [file.bytes for file in _files(kind)]
-        found[kind] = Usage(len(sizes), sum(sizes))
-    return found
+        by_kind[kind] = Usage(len(sizes), sum(sizes))
+    return by_kind
 
 
 def size_limit() -> int:
-    """Bytes that the cache may hold: `OST_CACHE_SIZE`, such as "50 GB"; by default 20 GB.
+    """Return how many bytes the cache may hold: `OST_CACHE_SIZE`, such as "50 GB"; by default 20 GB.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: the variable is not a size.
     """
     try:
         return parse_size(os.environ.get("OST_CACHE_SIZE") or LIMIT)
@@ -81,32 +81,32 @@ def size_limit() -> int:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "500 MB", "1.5GB" or "0".
+    """Parse a size such as "500 MB", "1.5GB" or "0"; return bytes.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: the text is not a size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    if not match:
         raise UsageError(f"a size is a number with KB, MB, GB or TB, such as 20GB, not {text!r}")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def readable_size(count: float) -> str:
-    """Bytes in the largest unit that leaves 1 or more."""
+    """Format bytes in the largest unit that leaves 1 or more."""
     unit = next(unit for unit in ("T", "G", "M", "K", "") if count >= _UNITS[unit] or not unit)
     number = count / _UNITS[unit]
     return f"{number:.0f} B" if not unit else f"{number:.3g} {unit}B"
 
 
 def touch(path: Path) -> None:
-    """Note that a file is used now."""
+    """Record that a file is used now."""
     with suppress(OSError):
         os.utime(path)
 
 
 class Use:
-    """A run's use of the cache: what it has touched is not pruned by any process until it ends.
+    """A run's use of the cache: no process prunes what it has touched until it ends.
 
     Use it as a context manager.
     """
@@ -120,13 +120,13 @@ class Use:
 
         self._touched.clear()
         for _ in range(TRIES):
-            # The name tells when it began: whoever tries the lock changes the time of the file.
-            place = cache_folder() / RUNS / f"{time.time() - CLOCK_GRAIN:.3f}-{uuid.uuid4().hex}.lock"
+            # The start time is in the name, because trying the lock changes the time of the file.
+            lock_path = cache_folder() / RUNS / f"{time.time() - CLOCK_GRAIN:.3f}-{uuid.uuid4().hex}.lock"
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(place)
+                lock_path.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(lock_path)
                 lock.acquire(blocking=False)
-            except Timeout:  # somebody who prunes tries whether it is held
+            except Timeout:  # a process that prunes is testing the lock
                 continue
             except (OSError, NotImplementedError):  # a cache that cannot be written is not pruned either
                 break
@@ -142,7 +142,7 @@ class Use:
             self._lock = None
 
     def touch(self, path: Path) -> None:
-        """Note that this run uses a file."""
+        """Record that this run uses a file."""
         if path not in self._touched:
             self._touched.add(path)
             touch(path)
@@ -155,54 +155,54 @@ class Room:
         self.limit = size_limit()
 
     def take(self, count: int) -> bool:
-        """Whether `count` bytes more fit, after pruning where they would not."""
-        if _held() + count <= self.limit:
+        """Return whether `count` more bytes fit, pruning if they do not."""
+        if _total_bytes() + count <= self.limit:
             return True
         prune(max(0, int(KEPT_SHARE * self.limit) - count))
-        return _held() + count <= self.limit
+        return _total_bytes() + count <= self.limit
 
 
 def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
-    """Delete what was used longest ago until these kinds hold at most `limit` bytes; gives what went.
+    """Delete the least recently used files until these kinds hold at most `limit` bytes; return what was deleted.
 
-    Temporary files that a killed process left go too.
+    Temporary files that a killed process left are deleted too.
     """
-    began = _earliest_run()
+    earliest_start = _earliest_start()
     files = sorted(file for kind in kinds for file in _files(kind))
     files.sort(key=lambda file: file.kind != "outdated")
-    left, gone, freed = sum(file.bytes for file in files), 0, 0
+    remaining, deleted, freed = sum(file.bytes for file in files), 0, 0
     for file in files:
-        if left <= limit or file.used >= began:
+        if remaining <= limit or file.used >= earliest_start:
             break
         with suppress(OSError):
             file.path.unlink(missing_ok=True)
-            left, gone, freed = left - file.bytes, gone + 1, freed + file.bytes
+            remaining, deleted, freed = remaining - file.bytes, deleted + 1, freed + file.bytes
     for folder in (folder for kind in kinds for folder in _folders(kind)):
         _remove_leftovers(folder)
-    return Usage(gone, freed)
+    return Usage(deleted, freed)
 
 
-def _held() -> int:
+def _total_bytes() -> int:
     return sum(kind.bytes for kind in usage().values())
 
 
-def _earliest_run() -> float:
-    """When the oldest of the runs began that go on now; infinity if there is none."""
+def _earliest_start() -> float:
+    """Return when the oldest run in progress began; infinity if there is none."""
     from filelock import FileLock, Timeout
 
-    began = float("inf")
-    for place in (cache_folder() / RUNS).glob("*.lock"):
-        lock = FileLock(place)
+    earliest_start = float("inf")
+    for lock_path in (cache_folder() / RUNS).glob("*.lock"):
+        lock = FileLock(lock_path)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            began = min(began, float(place.name.partition("-")[0]))
+            earliest_start = min(earliest_start, float(lock_path.name.partition("-")[0]))
         except (OSError, NotImplementedError):
             continue
-        else:  # whoever held it was killed
+        else:  # the process that held it was killed
             lock.release()
-            place.unlink(missing_ok=True)
-    return began
+            lock_path.unlink(missing_ok=True)
+    return earliest_start
 
 
 def _folders(kind: str) -> list[Path]:
@@ -210,7 +210,7 @@ def _folders(kind: str) -> list[Path]:
         return [kind_folder(kind)]
     current = {*FOLDERS.values(), *NOT_KEPT}
     try:
-        return [place for place in cache_folder().iterdir() if place.is_dir() and place.name not in current]
+        return [path for path in cache_folder().iterdir() if path.is_dir() and path.name not in current]
     except OSError:
         return []
 
@@ -225,10 +225,10 @@ def _files(kind: str) -> Iterator[_File]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that nobody writes any more, and empty folders."""
+    """Remove temporary files that no process writes any more, and empty folders."""
     for path in sorted(folder.rglob("*"), reverse=True):
         with suppress(OSError):
             if path.is_dir():
-                path.rmdir()  # only an empty one goes
+                path.rmdir()  # only removes an empty one
             elif path.name.startswith(".") and time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
                 path.unlink()

@@ -1,4 +1,4 @@
-"""Named things: a mapping from name to spec that knows plug-ins and near misses."""
+"""Catalogs: mappings from name to spec that include plug-ins and suggest near misses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Catalog(Mapping[str, T], Generic[T]):
     """An immutable `name -> spec` mapping, extended by entry points.
 
     Args:
-        kind: what one entry is, in words ("backbone"); used in error messages.
+        kind: the noun for one entry ("backbone"); used in error messages.
         entries: the entries that ship with the package.
         group: entry-point group from which other distributions add entries; a plug-in
             is imported only when its name is looked up.
@@ -34,10 +34,10 @@ class Catalog(Mapping[str, T], Generic[T]):
         if name in self._entries:
             return self._entries[name]
         if name in self._plugins:
-            return self._loaded(name)
+            return self._load_plugin(name)
         raise KeyError(name)
 
-    def _loaded(self, name: str) -> T:
+    def _load_plugin(self, name: str) -> T:
         point = self._plugins[name]
         try:
             return point.load()
@@ -58,21 +58,25 @@ class Catalog(Mapping[str, T], Generic[T]):
         return name in self._entries or name in self._plugins
 
     def find(self, name: str) -> T:
-        """The entry called `name`; a `UsageError` with the nearest names otherwise."""
+        """Return the entry called `name`.
+
+        Raises:
+            UsageError: there is none; the message suggests the nearest names.
+        """
         if name in self:
             return self[name]
         raise UsageError(f"there is no {self.kind} called {name!r}{did_you_mean(name, self)}")
 
 
 def did_you_mean(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
-    """The tail of an error message: near misses of `name`, or the first few known names."""
-    if near := near_misses(name, known):
-        return "; did you mean " + " or ".join(map(repr, near)) + "?"
-    some = sorted(known)[:8]
-    return f"; known are {', '.join(some)}{', ...' if len(known) > 8 else ''}" if some else ""
+    """Return the tail of an error message: near misses of `name`, or the first few known names."""
+    if candidates := near_misses(name, known):
+        return "; did you mean " + " or ".join(map(repr, candidates)) + "?"
+    examples = sorted(known)[:8]
+    return f"; known are {', '.join(examples)}{', ...' if len(known) > 8 else ''}" if examples else ""
 
 
 def near_misses(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The known names that are most like this one, in any case; none if none is like it."""
+    """Return the known names most similar to this one, ignoring case; none if none is similar."""
     folded = {candidate.casefold(): candidate for candidate in known}
     return [folded[hit] for hit in difflib.get_close_matches(name.casefold(), folded, n=most, cutoff=0.6)]

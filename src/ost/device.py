@@ -1,4 +1,4 @@
-"""Where numbers are computed: device and dtype, by name or by what the machine offers."""
+"""Resolve the device and dtype of computations, by name or by what the machine offers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU; any other name is torch's own.
+    """Return the device called `name`; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        UsageError: the name is unknown to torch or the device is not there.
+        UsageError: the name is unknown to torch or the device is not available.
     """
     import torch
 
@@ -34,7 +34,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def cpu_has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
+    """Return whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
     import torch
 
     features = torch.cpu.get_capabilities()
@@ -42,7 +42,7 @@ def cpu_has_fast_bf16() -> bool:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Dtype of the towers; similarities, transport and logits are fp32 always.
+    """Return the dtype of the towers; similarities, transport and logits are always fp32.
 
     `auto` is bf16 on GPUs that have it and on CPUs with AVX512-BF16 or AMX, else fp32.
     fp16 is refused on CPUs, where it is slower than fp32 and no more exact than bf16.

@@ -1,4 +1,4 @@
-"""The errors a user meets: one sentence that says what, where and what to do."""
+"""Errors for users: one sentence that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class OstError(Exception):
 
     Args:
         fault: what is wrong, and where.
-        remedies: what to do about it, each a way of its own. An argument in one stands in braces, as in
-            "use {backbone=lite}", and is spelled as the caller writes it: `backbone="lite"` in Python, and by a
-            command with its own option. A command leaves out the remedies with an argument that it lacks.
+        remedies: alternative things to do about it. An argument in one is written in braces, as in
+            "use {backbone=lite}", and is spelled as the caller writes it: `backbone="lite"` in Python, and as
+            its own option by a command. A command leaves out the remedies with an argument that it lacks.
     """
 
-    exit_code = 2  # of a command that ends by it
+    exit_code = 2  # of a command that ends with it
 
     def __init__(self, fault: str, *remedies: str) -> None:
         super().__init__(fault, *remedies)
@@ -34,16 +34,16 @@ class OstError(Exception):
         return self.spelled(_in_python)
 
     def spelled(self, speller: Speller) -> str:
-        """The sentence, with its arguments as `speller` writes them."""
+        """Return the sentence, with its arguments as `speller` writes them."""
         remedies = [text for remedy in self.remedies if (text := _spelled(remedy, speller)) is not None]
         return "; ".join([self.fault, *([", or ".join(remedies)] if remedies else [])])
 
 
 def _spelled(remedy: str, speller: Speller) -> str | None:
-    arguments = {found[0]: speller(found[1], found[2]) for found in _ARGUMENT.finditer(remedy)}
+    arguments = {match[0]: speller(match[1], match[2]) for match in _ARGUMENT.finditer(remedy)}
     if None in arguments.values():
         return None
-    return _ARGUMENT.sub(lambda found: str(arguments[found[0]]), remedy)
+    return _ARGUMENT.sub(lambda match: str(arguments[match[0]]), remedy)
 
 
 def _in_python(argument: str, value: str | None) -> str:
@@ -55,7 +55,7 @@ def _in_python(argument: str, value: str | None) -> str:
 
 
 class UsageError(OstError):
-    """A setting or argument that cannot be meant: nothing was done."""
+    """An invalid setting or argument; nothing was done."""
 
 
 class VideoError(OstError):
@@ -88,20 +88,22 @@ class TransportError(OstError, ValueError):
 
 
 def first_line(error: BaseException, most: int = 160) -> str:
-    """What another library's error says, short enough for a sentence of ours."""
+    """Return the first line of another library's error, cut to `most` characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 def internal_error(error: BaseException) -> str:
-    """What nobody foresaw, and the innermost line of this package on the way to it."""
+    """Describe an unexpected error, with the innermost line of this package that led to it."""
     home = Path(__file__).parent
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(home)] or frames[-1:]
-    where = [f"{_short(Path(frame.filename), home)}, line {frame.lineno}" for frame in own[-1:]]
+    package_frames = [frame for frame in frames if Path(frame.filename).is_relative_to(home)] or frames[-1:]
+    where = [
+        f"{_short_name(Path(frame.filename), home)}, line {frame.lineno}" for frame in package_frames[-1:]
+    ]
     what = " ".join(str(error).split())[:200]
-    place = f" ({where[0]})" if where else ""
-    return f"internal error, {type(error).__name__}: {what}{place}"
+    location = f" ({where[0]})" if where else ""
+    return f"internal error, {type(error).__name__}: {what}{location}"
 
 
-def _short(file: Path, home: Path) -> str:
+def _short_name(file: Path, home: Path) -> str:
     return file.relative_to(home).as_posix() if file.is_relative_to(home) else file.name

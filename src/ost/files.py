@@ -1,4 +1,4 @@
-"""Files written whole or not at all, where cached ones live, and what endings tell of them."""
+"""Atomic writes, hashes, the cache folder, and the file endings of videos and images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".t
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Generator[Path, None, None]:
-    """A temporary path beside `path`: takes its place if the block ends well, else vanishes."""
+    """Yield a temporary path beside `path`: it replaces `path` if the block succeeds, else it is deleted."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -41,7 +41,7 @@ def atomic(path: str | Path) -> Generator[Path, None, None]:
 
 
 def printable(text: str) -> str:
-    """The text as UTF-8 can hold it: a path's bytes that are none, which Python carries as surrogates, become "?"."""
+    """Return a text that UTF-8 can encode: surrogates, which stand for undecodable bytes of a path, become "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -52,13 +52,13 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_hash(*parts: str) -> str:
-    """SHA-256 of several texts, hexadecimal; no two lists of parts share a hash by running together."""
+    """Return the SHA-256 of several texts, in hexadecimal; where one part ends and the next begins counts."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="surrogatepass")
@@ -67,16 +67,16 @@ def text_hash(*parts: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where derived data is kept: `OST_CACHE`, or the user's cache folder of the system."""
-    if place := os.environ.get("OST_CACHE"):
-        return Path(place).expanduser()
+    """Return the folder for derived data: `OST_CACHE`, or the user's cache folder of the system."""
+    if folder := os.environ.get("OST_CACHE"):
+        return Path(folder).expanduser()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("ost", appauthor=False))
 
 
 def package_file(package: str, inside: str) -> Path:
-    """A data file of an installed package, found without importing the package.
+    """Return the path of a data file of an installed package, without importing the package.
 
     Raises:
         OstError: the package or the file is not installed.

@@ -1,4 +1,4 @@
-"""Class names -> an LLM -> a checked pack: the server, the text tower and the neighbours put together."""
+"""Have an LLM write a checked pack for class names, given a server, a text tower and similar names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ost.descriptors.write.question import Question
 from ost.descriptors.write.run import Outcome, Written, write_pack
 from ost.descriptors.write.server import TIMEOUT_S, TRIES, Server
 
-NEIGHBOURS, ALIKE = 5, 0.3  # how many, and the cosine from which a name can be mistaken for another
+NEIGHBOURS, ALIKE = 5, 0.3  # how many names, and the cosine from which one can be mistaken for another
 
 
 def describe(
@@ -39,29 +39,29 @@ def describe(
 
     Args:
         spec: the classes: names, a file, or anything else that names them.
-        output: the pack file; a journal stands beside it until the run is over, see `write_pack`.
+        output: the pack file; a journal is kept beside it until the run is over, see `write_pack`.
         model, base_url, temperature, tries, timeout: see `Server`; the key comes from OPENAI_API_KEY.
-        count: descriptors of each kind.
+        count: number of descriptors of each kind.
         setting: where and how the videos are filmed, as in "kitchen, fixed camera above the table".
-        language: of the descriptors.
-        backbone: whose text tower the prompts must fit; by default CLIP's.
-        at_once: requests in flight.
-        overwrite: ask about every class even if `output` is there.
-        tell: is given each class's outcome as it comes.
-        notice: is given what the user should know, one sentence each.
+        language: the language of the descriptors.
+        backbone: the backbone whose text tower the prompts must fit; by default CLIP.
+        at_once: number of requests in flight.
+        overwrite: ask about every class even if `output` exists.
+        tell: called with each class's outcome as it arrives.
+        notice: called with each sentence that the user should read.
 
     Raises:
         UsageError, ServerFailed, PackError, WeightsError: see `write_pack`, `Server` and `text_context`.
     """
-    wanted = class_list(spec)
+    classes = class_list(spec)
     check_backbone(backbone or DEFAULT)
     with Server(model, base_url, temperature=temperature, tries=tries, timeout=timeout) as server:
-        # A server that answers first: reading a text tower's tokenizer takes seconds.
+        # Only once a server has answered: loading a text tower's tokenizer takes seconds.
         context = text_context(backbone)
-        asked = question(wanted, count=count, setting=setting, language=language)
+        class_question = question(classes, count=count, setting=setting, language=language)
         written = write_pack(
-            wanted,
-            asked,
+            classes,
+            class_question,
             server,
             Path(output),
             context=context,
@@ -76,12 +76,12 @@ def describe(
 
 
 def question(wanted: Pack, *, count: int = 4, setting: str = "", language: str = "English") -> Question:
-    """What every class of a list is asked, with the names it could be mistaken for."""
+    """Return the question for every class of a list, with the names that it could be mistaken for."""
     return Question(count, " ".join(setting.split()), language, neighbours(wanted.names))
 
 
 def neighbours(names: tuple[str, ...], most: int = NEIGHBOURS) -> dict[str, tuple[str, ...]]:
-    """For each name those of the same list that mean the most similar thing, by the embedded text tower."""
+    """Return, for each name, the names of the list that are closest in meaning, by MiniLM embeddings."""
     from ost.backbones.lite.minilm import MiniLM
 
     values = MiniLM.installed().embed(names)

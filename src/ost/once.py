@@ -1,4 +1,4 @@
-"""A property that is computed once, also when several threads ask for it at the same time."""
+"""A property that is computed once, even if several threads read it at the same time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class once(Generic[T]):
-    """`functools.cached_property` with a lock: since Python 3.12 that has none.
+    """`functools.cached_property` with a lock, which it lacks since Python 3.12.
 
-    Its value lies in the object's `__dict__` under its name, as with `cached_property`.
+    The value is stored in the object's `__dict__` under its name, as with `cached_property`.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:

@@ -1,4 +1,4 @@
-"""The processes that work together under torchrun, and the one that writes and speaks."""
+"""The processes that work together under torchrun, and the one that writes and prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes and speaks, as torchrun tells it; asked before torch is imported."""
+    """Return whether this process is the one that writes and prints, by torchrun's RANK; does not import torch."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -25,8 +25,8 @@ class Ranks:
     """The processes that work together; one alone needs no process group.
 
     Attributes:
-        rank: which one this is, 0 to world - 1.
-        world: how many there are.
+        rank: the number of this process, 0 to world - 1.
+        world: the number of processes.
     """
 
     rank: int = 0
@@ -34,11 +34,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, in place."""
+        """Sum a tensor over all ranks, in place, and return it."""
         if self.world > 1:
             import torch.distributed as dist
 
@@ -46,7 +46,7 @@ class Ranks:
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in the order of ranks; values are small and can be pickled."""
+        """Return every rank's value, in the order of ranks; values must be small and picklable."""
         if self.world == 1:
             return [value]
         import torch.distributed as dist
@@ -56,21 +56,21 @@ class Ranks:
         return values
 
     def gather_rows(self, rows: Tensor, counts: list[int]) -> list[Tensor]:
-        """Every rank's rows [counts[r], ...], in the order of ranks; the counts may differ, and be 0."""
+        """Return every rank's rows [counts[r], ...], in the order of ranks; the counts may differ, and be 0."""
         if self.world == 1:
             return [rows]
         import torch
         import torch.distributed as dist
 
-        # Collectives want equal shapes: shorter shares are filled up, and cut again.
-        filled = rows.new_zeros(max(counts), *rows.shape[1:])
-        filled[: len(rows)] = rows
-        parts = [torch.empty_like(filled) for _ in counts]
-        dist.all_gather(parts, filled)
+        # Collectives need equal shapes: shorter shares are padded, and cut again.
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
         return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
     def wait(self) -> None:
-        """Go on when all ranks are here."""
+        """Wait until all ranks have reached this call."""
         if self.world > 1:
             import torch.distributed as dist
 
@@ -79,11 +79,11 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str = "auto", patience: timedelta | None = None) -> Generator[tuple[Ranks, str]]:
-    """The ranks that torchrun started, and the device of this one; one rank where it did not.
+    """Yield the ranks that torchrun started, and this one's device; a single rank without torchrun.
 
     Args:
         device: as for `resolve_device`; "auto" and "cuda" take the GPU of this process's number on its machine.
-        patience: how long ranks wait for one another; torch's own by default.
+        patience: how long ranks wait for one another; torch's default if None.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

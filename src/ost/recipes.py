@@ -1,7 +1,7 @@
-"""Training recipes: functions that return every setting, with the command, the cost and the score to expect.
+"""Training recipes: functions that return all settings, with the command, the cost and the expected score.
 
-Costs are estimates from the operations that the towers need, at 40% of what an H100 can do in bf16, unless they say
-"measured". Scores are those published for the method (OST, CVPR 2024; ViFi-CLIP, CVPR 2023), unless they say so.
+Costs are estimated from the operations of the towers, at 40% of an H100's peak in bf16, unless they say "measured".
+Scores are those published for the method (OST, CVPR 2024; ViFi-CLIP, CVPR 2023), unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ost.train.task import Task, make_task
 
 @dataclass(frozen=True)
 class Recipe:
-    """A regime and the clips it is for.
+    """A training regime and the videos it is for.
 
     Attributes:
-        config: the settings, for a number of shots where shots are picked.
-        benchmark: whose lists name the clips; None for the user's own.
-        train, held_out: the lists; "{shots}" and "{seed}" are filled in. None where the user gives the clips.
-        note: one line for lists.
+        config: returns the settings, for a number of shots where shots are picked.
+        benchmark: the benchmark whose lists name the videos; None for the user's own.
+        train, held_out: the lists; "{shots}" and "{seed}" are filled in. None where the user gives the videos.
+        note: one line for the list of recipes.
     """
 
     config: Callable[[int | None], TrainConfig]
@@ -41,20 +41,20 @@ class Recipe:
 
     @property
     def by_shots(self) -> bool:
-        """Whether it learns from a few clips a class."""
+        """Whether the recipe trains on a few videos a class."""
         return self.benchmark is None or "{shots}" in (self.train or "")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a user gives a recipe.
+    """The videos and classes that a user gives a recipe.
 
     Attributes:
         videos: a folder per class, or the root of a benchmark or a list.
-        manifest: the clips to learn from; see `ost.sources.own_clips`.
-        held_out: the clips to validate on, in the same forms or as a folder per class.
-        shots: clips a class; None takes all.
-        classes: SPEC; empty takes the recipe's, or the labels of the clips.
+        manifest: the videos to train on; see `ost.sources.own_clips`.
+        held_out: the videos to validate on, in the same forms or as a folder per class.
+        shots: videos per class; None takes all.
+        classes: SPEC; empty takes the recipe's, or the labels of the videos.
     """
 
     videos: Path | None = None
@@ -67,16 +67,16 @@ class Sources:
 def prepare(
     name: str, sources: Sources, changes: Mapping[str, Any], settings: Sequence[str] = ()
 ) -> tuple[TrainConfig, Task]:
-    """The settings of a recipe, and the classes and clips that it is for.
+    """Return the settings of a recipe, and the task: its classes and videos.
 
     Args:
-        name: of the recipe.
-        sources: where classes and clips are.
+        name: the recipe's name.
+        sources: the user's classes and videos.
         changes: settings that differ from the recipe's.
-        settings: more of them, as "key=value".
+        settings: more changes, as "key=value".
 
     Raises:
-        UsageError: the recipe or a setting is unknown, or clips are missing.
+        UsageError: the recipe or a setting is unknown, or videos are missing.
         PackError: the classes lack a label.
     """
     recipe = RECIPES.find(name)
@@ -84,34 +84,34 @@ def prepare(
     if sources.classes:
         config = config.but(classes=sources.classes)
     if recipe.benchmark is None:
-        found, names = own_clips(sources.videos, sources.manifest), None
+        training, names = own_clips(sources.videos, sources.manifest), None
     else:
-        found, names = _of_benchmark(recipe, sources, config.seed)
-    held_out = _held_out(recipe, sources, names)
+        training, names = _benchmark_clips(recipe, sources, config.seed)
+    held_out = _held_out_clips(recipe, sources, names)
     classes: Spec = sources.classes or (names and resolve(config.classes).select(names)) or config.classes
     picked = sources.shots if recipe.benchmark is None or sources.manifest else None
     task = make_task(
-        found.clips,
+        training.clips,
         held_out.clips,
         classes,
         picked,
         config.seed,
-        (*_missing("train", found), *_missing("held-out", held_out)),
+        (*_unusable("train", training), *_unusable("held-out", held_out)),
     )
     task.check_missing(config.max_unreadable)
-    return config, replace(task, notices=(*found.notices, *held_out.notices))
+    return config, replace(task, notices=(*training.notices, *held_out.notices))
 
 
-def _missing(title: str, found: Found) -> list[Missing]:
-    """The videos of a list that cannot be used."""
+def _unusable(title: str, source: Found) -> list[Missing]:
+    """Return the videos of a list that cannot be used."""
     return [
-        *(Missing(title, video, ABSENT) for video in found.missing),
-        *(Missing(title, video, cause) for video, cause in found.unclear.items()),
+        *(Missing(title, video, ABSENT) for video in source.missing),
+        *(Missing(title, video, cause) for video, cause in source.unclear.items()),
     ]
 
 
-def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:
-    """Training clips, and the classes that they are of."""
+def _benchmark_clips(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:
+    """Return the videos to train on, and their classes."""
     benchmark = BENCHMARKS.find(recipe.benchmark or "")
     if "{shots}" in (recipe.train or "") and sources.shots is None:
         raise UsageError("how many clips a class? give --shots 2, 4, 8 or 16")
@@ -122,16 +122,16 @@ def _of_benchmark(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, t
     if recipe.train:
         return listed_clips(benchmark, split, sources.videos), names
     for train in ("train", "train.tar") if sources.videos else ():
-        place = Path(sources.videos or "", train)
-        if place.is_dir() or is_archive(place):
-            return own_clips(place, None), names
+        folder = Path(sources.videos or "", train)
+        if folder.is_dir() or is_archive(folder):
+            return own_clips(folder, None), names
     raise UsageError(
         f"the training list of {benchmark.title} is too long to come with the package; give the official list "
         "with --manifest and --videos, or a folder train/CLASS/ below --videos"
     )
 
 
-def _held_out(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> Found:
+def _held_out_clips(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> Found:
     if sources.held_out and (sources.held_out.is_dir() or is_archive(sources.held_out)):
         return own_clips(sources.held_out, None)
     if sources.held_out:
@@ -142,7 +142,7 @@ def _held_out(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -
 
 
 def k400_zero_shot(shots: int | None = None) -> TrainConfig:
-    """Kinetics-400, so that other classes are recognised without training: both towers, 32 frames.
+    """Return settings for zero-shot recognition: both towers trained on Kinetics-400, 32 frames.
 
     Command: torchrun --nproc-per-node 8 -m ost train k400-zero-shot --videos K400
     Cost: about 100 hours of one H100 (240,000 clips x 10 epochs x 32 frames of ViT-B/16).
@@ -162,7 +162,7 @@ def k400_zero_shot(shots: int | None = None) -> TrainConfig:
 
 
 def k400_zero_shot_8f(shots: int | None = None) -> TrainConfig:
-    """As k400-zero-shot, with 8 frames.
+    """Return the settings of k400-zero-shot, with 8 frames.
 
     Command: torchrun --nproc-per-node 8 -m ost train k400-zero-shot-8f --videos K400
     Cost: about 25 hours of one H100.
@@ -172,10 +172,10 @@ def k400_zero_shot_8f(shots: int | None = None) -> TrainConfig:
 
 
 def few_shot(shots: int | None = None) -> TrainConfig:
-    """A few clips a class, both towers: the paper's few-shot regime, for your own clips.
+    """Return few-shot settings as in the paper: both towers, a few videos a class, for your own videos.
 
     Command: ost train few-shot --videos clips/ --shots 4
-    Cost: for 30 clips about 10 minutes of one H100, and most of a day on a laptop, where `adapter` is meant instead.
+    Cost: for 30 videos about 10 minutes of one H100, and most of a day on a laptop; use `adapter` there.
     Expect: see the few-shot recipes of the benchmarks; start from --init-from ost/k400 for the better half of them.
     """
     return TrainConfig(
@@ -186,11 +186,13 @@ def few_shot(shots: int | None = None) -> TrainConfig:
 def _few_shot_on(pack: str, rates: dict[int, float], scores: str) -> Callable[[int | None], TrainConfig]:
     def config(shots: int | None = None) -> TrainConfig:
         rate = rates.get(shots or 0, 5e-6)
-        # Left and right are labels of Something-Something: its clips are never mirrored.
+        # Labels of Something-Something tell left from right: its videos are never mirrored.
         flip = 0.0 if pack == "ssv2" else None
         return few_shot(shots).but(recipe=f"few-shot/{pack}", classes=pack, lr=rate, flip=flip)
 
-    config.__doc__ = f"""Few-shot on {pack}, 2, 4, 8 or 16 clips a class of split 1; validated on val 1.
+    config.__doc__ = f"""Return few-shot settings for {pack}.
+
+    The videos are 2, 4, 8 or 16 a class of split 1; validation is on val 1.
 
     Command: ost train few-shot/{pack} --videos ROOT --shots 4 [--init-from ost/k400]
     Cost: classes x shots / 100 hours of one H100, such as 2 hours for 51 classes and 4 shots.
@@ -221,19 +223,23 @@ def _base_to_novel(pack: str) -> Callable[[int | None], TrainConfig]:
             flip=0.0 if pack == "ssv2" else None,
         )
 
-    config.__doc__ = f"""16 clips a class of half of the classes of {pack}; validated on the other clips of these.
+    config.__doc__ = f"""Return base-to-novel settings for {pack}.
+
+    The videos are 16 a class of half of the classes; validation is on other videos of these classes.
 
     Command: ost train base-to-novel/{pack} --videos ROOT --seed 1   (and 2 and 3; the lists differ)
     Cost: 1 to 5 hours of one H100.
-    Expect: the paper gives none; the harmonic mean of base and novel accuracy is what systems are compared by.
+    Expect: the paper gives none; systems are compared by the harmonic mean of base and novel accuracy.
     """
     return config
 
 
 def supervised(shots: int | None = None) -> TrainConfig:
-    """All clips of a set: image tower and a six-layer transformer over time, text tower frozen, cross-entropy.
+    """Return settings for training on all videos: image tower, six-layer transformer over time, text tower frozen.
 
-    The temporal head of Text4Vis with this matching. Command: ost train supervised --manifest train.csv
+    The temporal head of Text4Vis with this matching, by cross-entropy.
+
+    Command: ost train supervised --manifest train.csv
     Cost: about 25 hours of one H100 a 100,000 clips (ViT-B/16, 8 frames, 30 epochs).
     Expect: see the supervised recipes of the benchmarks.
     """
@@ -264,7 +270,7 @@ def _supervised_on(pack: str, scores: str) -> Callable[[int | None], TrainConfig
         flip = 0.0 if pack == "ssv2" else None
         return supervised().but(recipe=f"supervised/{pack}", classes=pack, flip=flip)
 
-    config.__doc__ = f"""Fully supervised on {pack}.
+    config.__doc__ = f"""Return settings for fully supervised training on {pack}.
 
     Command: torchrun --nproc-per-node 8 -m ost train supervised/{pack} --videos ROOT [--manifest LIST]
         [--set backbone=ViT-B-32/openai] [--set frames=16]
@@ -275,7 +281,7 @@ def _supervised_on(pack: str, scores: str) -> Callable[[int | None], TrainConfig
 
 
 def prompts(shots: int | None = None) -> TrainConfig:
-    """Only context vectors learn, 10 + 10 in the 12 layers of both towers: ViFi-CLIP's second stage, few-shot.
+    """Return settings for learning only context vectors, 10 + 10 in 12 layers of both towers: ViFi-CLIP's stage 2.
 
     Command: ost train prompts --videos clips/ --shots 4 --init-from ost/k400
     Cost: as few-shot, with a tenth of the optimiser's memory.
@@ -285,7 +291,7 @@ def prompts(shots: int | None = None) -> TrainConfig:
 
 
 def prompts_base_to_novel(shots: int | None = None) -> TrainConfig:
-    """Only context vectors learn, 16 + 16 in 9 layers: ViFi-CLIP's second stage, base-to-novel.
+    """Return settings for learning only context vectors, 16 + 16 in 9 layers, base-to-novel: ViFi-CLIP's stage 2.
 
     Command: ost train prompts-base-to-novel --manifest base.csv
     Cost, Expect: as prompts; ViFi-CLIP reports no table of this matching.
@@ -302,7 +308,7 @@ def prompts_base_to_novel(shots: int | None = None) -> TrainConfig:
 
 
 def lora(shots: int | None = None) -> TrainConfig:
-    """Low-rank updates of attention and MLPs in both towers (rank 16, needs the package peft); merged at the end.
+    """Return settings for LoRA of attention and MLPs in both towers (rank 16, needs peft); merged at the end.
 
     Command: ost train lora --videos clips/ --shots 4
     Cost: as few-shot, with a twentieth of the optimiser's memory.
@@ -312,7 +318,7 @@ def lora(shots: int | None = None) -> TrainConfig:
 
 
 def image_only(shots: int | None = None) -> TrainConfig:
-    """The image tower learns, the text tower stands still.
+    """Return settings for training the image tower with the text tower frozen.
 
     Command: ost train image-only --videos clips/ --shots 4
     Cost: a little less than few-shot. Expect: ViFi-CLIP found it within a point of tuning both.
@@ -321,7 +327,7 @@ def image_only(shots: int | None = None) -> TrainConfig:
 
 
 def text_only(shots: int | None = None) -> TrainConfig:
-    """The text tower learns, the image tower stands still.
+    """Return settings for training the text tower with the image tower frozen.
 
     Command: ost train text-only --videos clips/ --shots 4
     Cost: a third of few-shot. Expect: ViFi-CLIP found it a few points below tuning both.
@@ -330,10 +336,10 @@ def text_only(shots: int | None = None) -> TrainConfig:
 
 
 def adapter(shots: int | None = None) -> TrainConfig:
-    """A small adapter over frozen towers, from stored embeddings: for a laptop and 30 clips, any backbone.
+    """Return settings for an adapter over frozen towers, on stored embeddings: laptop, 30 videos, any backbone.
 
     Command: ost train adapter --videos clips/ --shots 4 [--backbone lite]
-    Cost: one pass of the towers over the clips, then seconds; see benchmarks for what was measured.
+    Cost: one pass of the towers over the videos, then seconds; see benchmarks for measurements.
     Expect: measured with lite, see benchmarks (adapter_accuracy.py).
     """
     return TrainConfig(recipe="adapter", tune="adapter", loss="classes", frames=32)

@@ -1,4 +1,4 @@
-"""Folders of results: one rule for where a run goes, and for the videos that it had to do without."""
+"""Folders of runs: one rule for where results are written, and for the videos that a run could not use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ost.files import printable, write_text
 TRAINING, EVALUATION = "config.json", "run.json"  # one of them is in every folder that holds a run
 MISSING = "missing.csv"
 ABSENT = "is in the list and not there"
-TRAINED_ON = "train.csv"  # the clips that the weights beside it learned from
+TRAINED_ON = "train.csv"  # the videos that the weights beside it were trained on
 WEIGHTS = "weights.safetensors"
 
 
 class Missing(NamedTuple):
-    """A video that a run had to do without: the list that names it, the video, and why."""
+    """A video that a run could not use: the list that names it, the video, and why."""
 
     list: str
     video: str
@@ -28,12 +28,12 @@ class Missing(NamedTuple):
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was saved in this folder, or has begun in it."""
+    """Return whether a run was saved or started in this folder."""
     return any((folder / name).exists() for name in (TRAINING, EVALUATION))
 
 
 def refused_folder(folder: Path) -> UsageError:
-    """The error of a folder that holds another run."""
+    """Return the error for a folder that holds another run."""
     return UsageError(
         f"{folder}: holds a run already",
         "go on with it by {resume=True}",
@@ -42,23 +42,23 @@ def refused_folder(folder: Path) -> UsageError:
 
 
 def trained_on(weights: str | Path) -> Path | None:
-    """The list of clips that a weight file learned from, if it still lies in the folder of its run."""
+    """Return the list of videos that weights were trained on; None if they are not in the folder of their run."""
     file = Path(weights)
-    homes = (file.parent, *([file.parents[2]] if len(file.parents) > 2 else []))  # RUN/checkpoints/STEP/
-    lists = (home / TRAINED_ON for home in homes if holds_run(home))
-    return next((place for place in lists if place.is_file()), None) if file.is_file() else None
+    candidates = (file.parent, *([file.parents[2]] if len(file.parents) > 2 else []))  # RUN/checkpoints/STEP/
+    lists = (folder / TRAINED_ON for folder in candidates if holds_run(folder))
+    return next((path for path in lists if path.is_file()), None) if file.is_file() else None
 
 
 def run_folder(output: Path | None, name: str, *, resume: bool = False) -> Path:
-    """Where a run goes: the folder asked for, or the first free of runs/NAME, runs/NAME-2, ...
+    """Return the folder of a run: the one given, or the first free of runs/NAME, runs/NAME-2, ...
 
     Args:
-        output: the folder asked for; None chooses one.
-        name: what is run, such as "zero-shot/hmdb51".
-        resume: go on with a run: the folder asked for, or the last one of that name.
+        output: the folder; None chooses one.
+        name: the name of the run, such as "zero-shot/hmdb51".
+        resume: continue a run: the folder given, or the last one with that name.
 
     Raises:
-        UsageError: the folder asked for holds a run, or is none.
+        UsageError: `output` holds a run, or is not a folder.
     """
     if output is not None:
         if output.exists() and not output.is_dir():
@@ -76,40 +76,40 @@ def run_folder(output: Path | None, name: str, *, resume: bool = False) -> Path:
 
 @contextmanager
 def claimed_folder(output: Path | None, name: str, *, resume: bool = False) -> Generator[Path]:
-    """Make the folder of `run_folder` before anything slow begins, so that no other run takes it.
+    """Create the folder of `run_folder` before anything slow begins, so that no other run takes it.
 
-    Whatever of it is still empty is removed if the block fails: a run that never began leaves nothing.
+    If the block fails, created folders that are still empty are removed: a run that never began leaves nothing.
 
     Raises:
         UsageError: see `run_folder`.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     folder = run_folder(output, name, resume=resume)
-    made = _made(folder)
-    while folder not in made and output is None and not resume:  # another run was quicker
+    created = _create_folders(folder)
+    while folder not in created and output is None and not resume:  # another run took it first
         folder = run_folder(None, name)
-        made = _made(folder)
+        created = _create_folders(folder)
     try:
         yield folder
     except BaseException:
-        for place in reversed(made):
-            with suppress(OSError):  # it holds something by now
-                place.rmdir()
+        for created_folder in reversed(created):
+            with suppress(OSError):  # it is no longer empty
+                created_folder.rmdir()
         raise
 
 
-def _made(folder: Path) -> list[Path]:
-    """Make a folder and those above it; gives the ones that were not there."""
-    made: list[Path] = []
-    for place in (*reversed(folder.parents), folder):
+def _create_folders(folder: Path) -> list[Path]:
+    """Create a folder and its parents; return the ones that did not exist."""
+    created: list[Path] = []
+    for path in (*reversed(folder.parents), folder):
         with suppress(FileExistsError):
-            place.mkdir()
-            made.append(place)
-    return made
+            path.mkdir()
+            created.append(path)
+    return created
 
 
 def save_missing(folder: Path, missing: Iterable[Missing]) -> None:
-    """Write the videos that a run had to do without; no file where there are none.
+    """Write the videos that a run could not use; write no file if there are none.
 
     Raises:
         OSError: the file cannot be written.

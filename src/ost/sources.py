@@ -1,4 +1,4 @@
-"""The labelled clips that a user points at: a folder per class, a list, or the lists of a benchmark."""
+"""Find the labelled videos that a user points at: a folder per class, a list, or a benchmark's lists."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ost.video.find import search
 
 @dataclass(frozen=True)
 class Found:
-    """Labelled clips, and what is wrong with others.
+    """Labelled videos, and those that cannot be used.
 
     Attributes:
-        clips: those that are there.
-        missing: videos of a list that are not.
+        clips: the videos that were found.
+        missing: videos of a list without a file.
         notices: archives that cannot be read to their end, one sentence each.
-        unclear: video of a list -> why it cannot be told which file it is.
+        unclear: video of a list -> why its file is ambiguous.
     """
 
     clips: list[Clip] = field(default_factory=list[Clip])
@@ -39,14 +39,14 @@ def own_clips(
     names: Sequence[str] | None = None,
     part: Part = "train",
 ) -> Found:
-    """The clips that a user points at.
+    """Return the labelled videos that a user points at.
 
     Args:
-        videos: a folder per class; or with a list, the folder that its paths are relative to. A .tar archive
+        videos: a folder per class; or, with a list, the folder that its paths are relative to. A .tar archive
             counts as a folder.
         manifest: CSV or Parquet with the columns path and label, or a list in a benchmark's own format.
         names: the classes that numbers in a list stand for.
-        part: which clips of a list that holds both, as HMDB-51's do.
+        part: which videos of a list that marks both parts, as HMDB-51's do.
 
     Raises:
         UsageError: neither is given, or they cannot be read.
@@ -58,9 +58,9 @@ def own_clips(
     if manifest is None:
         if videos is None:
             raise UsageError("no videos are named; give --videos (a folder per class) or --manifest")
-        found = search([videos])
-        broken = {path: members(path).trouble for path in found.unread if is_archive(path)}
-        paths = found.paths + [path for path in found.unread if path not in broken]
+        listing = search([videos])
+        broken = {path: members(path).trouble for path in listing.unread if is_archive(path)}
+        paths = listing.paths + [path for path in listing.unread if path not in broken]
         notices = tuple(f"{path}: {trouble}" for path, trouble in broken.items())
         try:
             return Found(labelled_folder(videos, paths), notices=notices)
@@ -73,14 +73,14 @@ def own_clips(
     if videos is None:
         raise UsageError(f"{manifest}: lists videos by name; give the folder they are in with --videos")
     located = locate_all(read_list(manifest, names, part), videos, title=str(manifest))
-    return _found(located)
+    return _from_located(located)
 
 
 def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found:
-    """The clips of a benchmark's list, found below a folder.
+    """Return the videos of a benchmark's list, located below a folder.
 
     Raises:
-        UsageError: none of them is there.
+        UsageError: no video was located.
     """
     if videos is None:
         raise UsageError(
@@ -89,9 +89,9 @@ def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found
     located = locate_all(
         read_split(benchmark, split), videos, title=f"{split} of {benchmark.title}", layout=benchmark.layout
     )
-    return _found(located)
+    return _from_located(located)
 
 
-def _found(located: Located) -> Found:
+def _from_located(located: Located) -> Found:
     missing = tuple(entry.video for entry in located.missing)
     return Found(located.clips, missing, located.notices, located.unclear)

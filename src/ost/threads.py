@@ -1,4 +1,4 @@
-"""Threads that end with the program: nobody waits at exit for work that nobody waits for."""
+"""A pool of daemon threads, whose unfinished work does not delay the program's exit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class DaemonPool:
-    """Like `ThreadPoolExecutor`, whose threads the interpreter joins at exit, with daemon threads.
+    """Like `ThreadPoolExecutor`, but with daemon threads, which the interpreter does not join at exit.
 
     Args:
-        threads: how many.
-        name: of the threads.
+        threads: number of threads.
+        name: the prefix of the threads' names.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -28,16 +28,16 @@ class DaemonPool:
             thread.start()
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call a function in one of the threads, in the order in which functions were given."""
+        """Call a function in one of the threads; calls start in the order of submission."""
         future: Future[T] = Future()
         self._work.put((future, function, arguments))
         return future
 
     def close(self) -> None:
-        """End the threads after what they do now; work that was not begun is not done."""
+        """End the threads after their current calls; cancel the calls that have not started."""
         while not self._work.empty():
-            if (left := self._work.get()) is not None:
-                left[0].cancel()
+            if (pending := self._work.get()) is not None:
+                pending[0].cancel()
         for _ in self._threads:
             self._work.put(None)
 
@@ -48,6 +48,6 @@ class DaemonPool:
                 continue
             try:
                 future.set_result(function(*arguments))
-            except BaseException as error:  # whoever asks for the result gets it
+            except BaseException as error:  # raised where the result is read
                 future.set_exception(error)
-            del work, future, function, arguments  # nothing is held while waiting
+            del work, future, function, arguments  # no references are held while waiting

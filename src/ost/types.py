@@ -1,4 +1,4 @@
-"""The nouns that pass between the parts: frozen, shapes and units stated.
+"""The values that pass between the parts: frozen dataclasses, with shapes and units stated.
 
 Symbols, here and everywhere: B clips (views of videos), T frames, A classes, N descriptors of one
 kind (padded to the longest class), D embedding width.
@@ -23,7 +23,7 @@ BOTH: tuple[Kind, ...] = ("spatial", "temporal")  # the kinds of descriptors
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels become a tower's input; it belongs to the weights, not to the program.
+    """How pixels become a tower's input; a property of the weights, not of the program.
 
     Attributes:
         size: side of the square the tower sees, in pixels.
@@ -42,14 +42,14 @@ class Preprocess:
     std: tuple[float, float, float]
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of a frame after resizing and before cropping, in pixels."""
+        """Return the (width, height) of a frame after resizing and before cropping, in pixels."""
         if self.resize is None:
             return self.size, self.size
         short = min(width, height)
         return max(self.resize, width * self.resize // short), max(self.resize, height * self.resize // short)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels [..., 3, H, W] of 0..255 -> fp32 with the mean and spread that the weights want, on their device."""
+        """Normalise pixels [..., 3, H, W] of 0..255 by the weights' mean and std, in fp32 on the pixels' device."""
         pixels = pixels.float()
         mean = pixels.new_tensor(self.mean).view(3, 1, 1) * 255
         std = pixels.new_tensor(self.std).view(3, 1, 1) * 255
@@ -67,12 +67,12 @@ class Templates:
 
 @dataclass(frozen=True)
 class TextContext:
-    """What a text tower reads.
+    """The input that a text tower accepts.
 
     Attributes:
         limit: its context length in tokens, start and end included.
-        count: tokens of a text, start and end included.
-        templates: the sentences it is given.
+        count: returns the tokens of a text, start and end included.
+        templates: the sentences for its prompts.
     """
 
     limit: int
@@ -81,14 +81,14 @@ class TextContext:
 
 
 class Span(NamedTuple):
-    """A part of a video: from `start` up to and without `end`, in seconds; None is the video's end."""
+    """A part of a video, in seconds: from `start` up to but excluding `end`; None is the video's end."""
 
     video: str | Path
     start: float = 0.0
     end: float | None = None
 
     def __str__(self) -> str:
-        """The video with the part as a media fragment (W3C, Media Fragments URI 1.0): `clip.mp4#t=10,20`."""
+        """Return the video and the part as a media fragment (W3C, Media Fragments URI 1.0): `clip.mp4#t=10,20`."""
         end = "" if self.end is None else f",{_decimal(self.end)}"
         return f"{self.video}#t={_decimal(self.start)}{end}"
 
@@ -133,7 +133,7 @@ class Frames:
 
     Attributes:
         pixels: uint8 array [T, H, W, 3]; with several clips, T = clips x frames a clip, clip by clip.
-        times: presentation time of each frame in seconds; nan where the file tells none.
+        times: presentation time of each frame in seconds; nan where the file gives none.
         path: the video as the user named it.
         clips: how many clips T divides into.
         decoded: number of frames that came out of the decoder or, where the file was not decoded
@@ -152,7 +152,7 @@ class Frames:
 
     @property
     def sample(self) -> Sample:
-        """What is known of the frames besides their pixels."""
+        """The frames without their pixels."""
         return Sample(self.times, self.clips, self.decoded, self.notices)
 
     def __repr__(self) -> str:
@@ -162,13 +162,13 @@ class Frames:
 
 @dataclass(frozen=True)
 class FrameEmbeddings:
-    """What the image tower says of each frame.
+    """The image tower's embeddings of each frame.
 
     Attributes:
         values: fp32 [B, T, D], each frame L2-normalised.
         norms: fp32 [B, T], lengths before normalisation (mean-pool matching averages raw embeddings).
-        mask: bool [B, T], False where a clip has no such frame; None if all are there.
-        features: fp32 [B, T, F], what an adapter reads; None where it reads the embeddings themselves.
+        mask: bool [B, T], False where a clip has no such frame; None if no frame is missing.
+        features: fp32 [B, T, F], an adapter's input; None where its input is the embeddings.
     """
 
     values: Tensor
@@ -178,7 +178,7 @@ class FrameEmbeddings:
 
     @property
     def unit_features(self) -> Tensor:
-        """What an adapter reads, [B, T, F], each frame L2-normalised."""
+        """An adapter's input [B, T, F], each frame L2-normalised."""
         if self.features is None:
             return self.values
         return self.features / self.features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -212,7 +212,7 @@ class Descriptors:
 
     @cached_property
     def infinite(self) -> tuple[int, int] | None:
-        """(class, descriptor) of the first embedding that is not finite; None if all are. Looked for once."""
+        """(class, descriptor) of the first embedding that is not finite; None if all are. Computed once."""
         bad = ~self.values.isfinite().all(-1) & self.mask
         if not bool(bad.any()):
             return None
@@ -222,12 +222,12 @@ class Descriptors:
 
 @dataclass(frozen=True)
 class LearnedClasses:
-    """What an adapter learned from examples: of the classes, and of the frames that are matched with them.
+    """What an adapter learned from examples, about the classes and about the frames matched with them.
 
     Attributes:
-        weight: fp32 [A, F], against the features of frames; zero for a class that had no example.
+        weight: fp32 [A, F], against the features of frames; zero for a class without examples.
         bias: fp32 [A].
-        temperature: what the logits of the descriptors are multiplied with.
+        temperature: the factor of the descriptors' logits.
         centre: fp32 [F], mean feature of the examples.
         down, up: fp32 [R, F] and [D, R], the residual on frame embeddings.
     """
@@ -242,14 +242,14 @@ class LearnedClasses:
 
 @dataclass(frozen=True)
 class ClassHead:
-    """All classes as the matching sees them: names, embedded descriptors, logit scale.
+    """The classes to match frames with: names, embedded descriptors, logit scale.
 
     Attributes:
         names: A class names, readable.
         kinds: "spatial" and "temporal", or "name" alone for mean-pool matching.
         logit_scale: s in the logits, already exponentiated (100 for CLIP).
-        hash: of weights, pack and prompts, hexadecimal; equal heads have equal hashes.
-        learned: what was learned of these classes from examples; None without an adapter.
+        hash: a hash of weights, pack and prompts, hexadecimal; equal heads have equal hashes.
+        learned: what an adapter learned about these classes; None without an adapter.
         notices: what the user should know of their texts, one sentence each.
     """
 
@@ -309,5 +309,5 @@ class Seconds:
     matching: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """Part -> seconds, rounded to 0.1 ms."""
+        """Return part -> seconds, rounded to 0.1 ms."""
         return {part: round(getattr(self, part), 4) for part in ("decoding", "towers", "matching")}

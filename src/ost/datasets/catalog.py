@@ -1,4 +1,4 @@
-"""The benchmarks: their classes, the lists of their videos that come with the package, and where the videos are."""
+"""Benchmarks: their classes, the lists of their videos that come with the package, and where to get the videos."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SplitList:
 
     Attributes:
         file: the list, below `splits`.
-        labels: the classes that its numbers count, in a file below `splits`.
+        labels: the classes that its numbers stand for, in a file below `splits`.
         count: how many videos it has.
-        note: what they are, in a few words.
+        note: what the videos are, in a few words.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Benchmark:
         lists: by name.
         home: where the videos are obtained.
         licence: of the videos, as their publisher states it.
-        layout: how the videos lie once unpacked.
+        layout: how the videos are arranged once unpacked.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Benchmark:
 
 
 def read_split(benchmark: Benchmark, list_name: str) -> list[Entry]:
-    """The videos of a list, with the names of their classes.
+    """Read the videos of a list, with the names of their classes.
 
     Raises:
         UsageError: the benchmark has no list of that name.
@@ -73,7 +73,7 @@ def read_split(benchmark: Benchmark, list_name: str) -> list[Entry]:
 
 
 def class_names(benchmark: Benchmark, list_name: str | None = None) -> tuple[str, ...]:
-    """The classes that a list is labelled with, in the order of its numbers; of the whole data set without one.
+    """Return the classes of a list, in the order of its numbers; without a list, those of the whole data set.
 
     Raises:
         UsageError: the benchmark has no list of that name.
@@ -105,7 +105,7 @@ Table = dict[str, tuple[str, int, str]]
 
 
 def _benchmark(name: str, title: str, *tables: Table, home: str, licence: str, layout: str) -> Benchmark:
-    """A benchmark, its lists given as tables from their name to their label file, length and note."""
+    """Build a benchmark, with its lists given as tables: list name -> (label file, length, note)."""
     lists = {
         key: SplitList(f"{name}/{key}.txt.xz", f"{name}/{labels}.csv.xz", count, note)
         for table in tables

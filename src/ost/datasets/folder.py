@@ -1,4 +1,4 @@
-"""Labelled videos by where they lie, and the few of them that are learned from."""
+"""Label videos by their folders, and pick a few per class to train on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ost.errors import UsageError
 
 
 def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[Clip]:
-    """Videos with the name of the folder or .tar archive they lie in as their label, in the order of their paths.
+    """Label each video with the name of its folder or .tar archive; return them in the order of their paths.
 
     Args:
-        root: the folder of folders.
-        videos: what lies below it.
+        root: the folder of class folders.
+        videos: the videos below it.
 
     Raises:
-        UsageError: a video lies in `root` itself, or there are fewer than two classes.
+        UsageError: a video is in `root` itself, or there are fewer than two classes.
     """
     clips: list[Clip] = []
     label = cache(_label)
@@ -41,28 +41,30 @@ def _label(folder: Path) -> str:
 
 
 class Picked(NamedTuple):
-    """Clips to learn from, and the rest."""
+    """Videos to train on, and the rest."""
 
     shots: list[Clip]
     rest: list[Clip]
 
 
 def pick_shots(clips: Sequence[Clip], shots: int, seed: int) -> Picked:
-    """K clips a class by chance; a class's choice depends on its own clips and the seed alone.
+    """Pick K videos per class at random; a class's choice depends only on its own videos and the seed.
 
     Raises:
-        UsageError: a class has fewer clips.
+        UsageError: a class has fewer than K videos.
     """
     by_label: dict[str, list[Clip]] = {}
     for clip in sorted(clips):
         by_label.setdefault(clip.label, []).append(clip)
     picked = Picked([], [])
-    for label, own in sorted(by_label.items()):
-        if len(own) < shots:
-            raise UsageError(f"class {label!r} has {len(own)} clips, fewer than the {shots} shots asked for")
+    for label, class_clips in sorted(by_label.items()):
+        if len(class_clips) < shots:
+            raise UsageError(
+                f"class {label!r} has {len(class_clips)} clips, fewer than the {shots} shots asked for"
+            )
         digest = hashlib.sha256(label.encode()).digest()
-        order = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")]).permutation(len(own))
+        order = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")]).permutation(len(class_clips))
         chosen = set(order[:shots].tolist())
-        for i, clip in enumerate(own):
+        for i, clip in enumerate(class_clips):
             (picked.shots if i in chosen else picked.rest).append(clip)
     return picked

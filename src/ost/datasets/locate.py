@@ -1,4 +1,4 @@
-"""Where the videos of a list lie below a folder, however their files are named and arranged."""
+"""Locate the videos of a list below a folder, however their files are named and arranged."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ost.errors import UsageError
 from ost.files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from ost.names import fold
 
-# Folders that say which part or size of a data set is in them, and not which class.
+# Words in folder names that state the part or size of a data set, and not a class.
 _LAYOUT = {
     *("video", "videos", "clip", "clips", "raw", "frame", "frames", "rawframes", "image", "images", "data"),
     *("train", "training", "val", "valid", "validation", "test", "testing"),
     *("tiny", "short", "small", "resized", "compress", "compressed", "p"),
 }
-# Further words of archives that hold a data set or a part of it: `UCF-101`, `k400_val`, `part_0`.
+# Further words in the names of archives of a data set or a part of it: `UCF-101`, `k400_val`, `part_0`.
 _SETS = _LAYOUT | {
     *("hmdb", "ucf", "kinetics", "k", "activitynet", "activity", "net", "anet", "something", "sth", "bn"),
     *("ssv", "v", "dataset", "part", "parts", "shard", "shards", "org", "original", "archive", "all", "full"),
@@ -36,13 +36,13 @@ Rank = tuple[int, int]
 
 
 class Located(NamedTuple):
-    """Where the videos of a list are.
+    """The files of a list's videos.
 
     Attributes:
-        clips: those that are there, in the order of the list.
-        missing: the entries that are not.
-        notices: archives of which not all can be read, one sentence each.
-        unclear: video -> why it cannot be told which file it is.
+        clips: the videos that were located, in the order of the list.
+        missing: the entries without a file.
+        notices: archives that cannot be read to their end, one sentence each.
+        unclear: video -> why its file is ambiguous.
     """
 
     clips: list[Clip]
@@ -63,7 +63,7 @@ class _Name(NamedTuple):
     folder: str
     name: str
     stem: str
-    home: str  # the folder of its class, "" if it lies in none
+    home: str  # the folder of its class, "" if it has none
 
 
 class _Place(NamedTuple):
@@ -72,10 +72,10 @@ class _Place(NamedTuple):
 
 
 class Locator:
-    """An index of the videos and the folders of frame images below a folder, made once.
+    """An index of the videos and the folders of frame images below a folder, built once.
 
-    Hidden files and folders are left out, and so is what lies behind a link to a folder or may not be read. A
-    .tar archive is a folder of its name without the ending, which is that of a class or of a data set.
+    Hidden files and folders are left out, as are links to folders and folders without read permission. A .tar
+    archive counts as a folder named like it without the ending, after a class or a data set.
 
     Args:
         root: the folder, or an archive.
@@ -84,7 +84,7 @@ class Locator:
         UsageError: it is not a folder that can be read.
 
     Attributes:
-        notices: one sentence for each archive of which not all can be read.
+        notices: one sentence for each archive that cannot be read to its end.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -93,35 +93,35 @@ class Locator:
         self._homes: dict[str, list[str]] = {}
         self._places: dict[tuple[str, str], list[_Place]] = {}
         for place in self._walk():
-            name = _named(place.path.replace(os.sep, "/"))
+            name = _parse_name(place.path.replace(os.sep, "/"))
             for stem in _stems(name.stem):
                 if (stem, name.home) not in self._places:
                     self._homes.setdefault(stem, []).append(name.home)
                 self._places.setdefault((stem, name.home), []).append(place)
 
     def find(self, entry_video: str) -> Path | None:
-        """The video that a list means, or a folder of its frames; None if there is none.
+        """Return the video that a list means, or a folder of its frames; None if there is none.
 
-        The nearest is taken: the same file name before another ending of a video, a size behind the name
-        (`_320x240`, `-256p`, `_short256`, `.resized`), `v_` before it (where the list gives no ending) and a folder
-        of frames; among these the same path, then one with a class folder more, then one that differs in
-        folders such as `videos/` or `train/`, then anywhere. A class folder that the list names is not left for
-        that of another class.
+        The nearest match is returned. By name, in this order: the same file name, another video ending, a size
+        after the name (`_320x240`, `-256p`, `_short256`, `.resized`), `v_` before it (where the list gives no
+        ending), a folder of frames. Among equal names: the same path, one more class folder, other folders such
+        as `videos/` or `train/`, anywhere. A video that the list puts in a class folder is never matched in
+        the folder of another class.
 
         Raises:
             UsageError: two videos are equally near, or the path leads out of the root.
         """
-        found = self.ranked(entry_video)
-        return None if found is None else found[1]
+        match = self.ranked(entry_video)
+        return None if match is None else match[1]
 
     def ranked(self, entry_video: str) -> tuple[Rank, Path] | None:
-        """As `find`, with how near the video is: less is nearer."""
-        wanted = _wanted(entry_video)
-        homes = self._homes.get(wanted.stem, []) if not wanted.home else [wanted.home, ""]
+        """Return the rank and path of the video that `find` returns; a lower rank is nearer."""
+        target = _entry_name(entry_video)
+        homes = self._homes.get(target.stem, []) if not target.home else [target.home, ""]
         nearest: tuple[Rank, list[str]] | None = None
         for home in homes:
-            for place in self._places.get((wanted.stem, home), []):
-                rank = _rank(wanted, place)
+            for place in self._places.get((target.stem, home), []):
+                rank = _rank(target, place)
                 if rank is None or (nearest and nearest[0] < rank):
                     continue
                 if nearest and nearest[0] == rank:
@@ -182,28 +182,28 @@ def locate_all(
     title: str = "the list",
     layout: str = "them where the list says, by its file names at least",
 ) -> Located:
-    """The videos of a list below a folder, each with its labels.
+    """Locate the videos of a list below a folder, each with its labels.
 
-    A video that two entries could mean is that of the nearer one; see `Locator.find`.
+    A file that matches two entries goes to the nearer one; see `Locator.find`.
 
     Args:
         entries: the list.
         root: the folder.
-        title: what to call the list in errors.
-        layout: how the videos are expected to lie, for errors.
+        title: the name of the list in errors.
+        layout: the expected arrangement of the videos, for errors.
 
     Raises:
-        UsageError: none is there.
+        UsageError: no video was located.
     """
     locator = Locator(root)
-    found: dict[str, tuple[Rank, Path] | None] = {}
+    matches: dict[str, tuple[Rank, Path] | None] = {}
     unclear: dict[str, str] = {}
     for video in dict.fromkeys(entry.video for entry in entries):
         try:
-            found[video] = locator.ranked(video)
+            matches[video] = locator.ranked(video)
         except Unclear as error:
             unclear[video] = error.cause
-    owners = _owners(found)
+    owners = _owners(matches)
     for path, videos in owners.items():
         for video in videos if len(videos) > 1 else ():
             other = next(one for one in videos if one != video)
@@ -214,9 +214,9 @@ def locate_all(
     for entry in entries:
         if entry.video in unclear:
             continue
-        hit = found[entry.video]
-        if hit and entry.video in owners[hit[1]]:
-            located.clips.append(Clip(hit[1], entry.labels[0], entry.labels[1:]))
+        match = matches[entry.video]
+        if match and entry.video in owners[match[1]]:
+            located.clips.append(Clip(match[1], entry.labels[0], entry.labels[1:]))
         else:
             located.missing.append(entry)
     if not located.clips:
@@ -229,28 +229,28 @@ def locate_all(
     return located
 
 
-def _owners(found: Mapping[str, tuple[Rank, Path] | None]) -> dict[Path, list[str]]:
-    """The videos that mean each file, the nearest alone."""
+def _owners(matches: Mapping[str, tuple[Rank, Path] | None]) -> dict[Path, list[str]]:
+    """Return the videos that match each file, keeping only the nearest."""
     owners: dict[Path, list[str]] = {}
     nearest: dict[Path, Rank] = {}
-    for video, hit in found.items():
-        if hit is None or hit[0] > nearest.get(hit[1], hit[0]):
+    for video, match in matches.items():
+        if match is None or match[0] > nearest.get(match[1], match[0]):
             continue
-        if hit[0] < nearest.get(hit[1], hit[0]):
-            owners[hit[1]] = []
-        nearest[hit[1]] = hit[0]
-        owners.setdefault(hit[1], []).append(video)
+        if match[0] < nearest.get(match[1], match[0]):
+            owners[match[1]] = []
+        nearest[match[1]] = match[0]
+        owners.setdefault(match[1], []).append(video)
     return owners
 
 
-def _wanted(video: str) -> _Name:
+def _entry_name(video: str) -> _Name:
     parts = re.split(r"[/\\]", video)
     if not parts[0] or re.fullmatch(r"[A-Za-z]:", parts[0]) or ".." in parts:
         raise UsageError(f"{video!r}: leads out of the folder of the videos; a list gives paths below it")
-    return _named("/".join(part for part in video.split("/") if part not in ("", ".")))
+    return _parse_name("/".join(part for part in video.split("/") if part not in ("", ".")))
 
 
-def _named(path: str) -> _Name:
+def _parse_name(path: str) -> _Name:
     folder, _, name = unicodedata.normalize("NFC", path).rpartition("/")
     name = _TAR.sub("", name)
     stem, dot, ending = name.rpartition(".")
@@ -261,19 +261,19 @@ def _named(path: str) -> _Name:
 
 
 def _stems(stem: str) -> set[str]:
-    """What a list may call a file of this stem."""
+    """Return the stems by which a list may name a file with this stem."""
     trimmed = _SUFFIX.sub("", stem)
     return {stem, trimmed, stem.removeprefix("v_"), trimmed.removeprefix("v_")}
 
 
 @lru_cache(maxsize=1 << 16)
 def _classes(folder: str) -> tuple[str, ...]:
-    """The folders of a path, spelt alike, without those that only arrange a data set."""
-    parts = [_TAR.sub("", part) for part in folder.split("/") if part and not _arranges(part)]
+    """Return the class folders of a path, folded; folders that only arrange a data set are left out."""
+    parts = [_TAR.sub("", part) for part in folder.split("/") if part and not _is_layout(part)]
     return tuple(fold(part) or part for part in parts)
 
 
-def _arranges(folder: str) -> bool:
+def _is_layout(folder: str) -> bool:
     name = _TAR.sub("", folder)
     words = set(re.findall(r"[a-z]+", name.lower()))
     if not name.isascii():
@@ -284,38 +284,38 @@ def _arranges(folder: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 16)
-def _plain(folder: str) -> str:
-    """A folder without the endings of archives in it."""
+def _without_tar(folder: str) -> str:
+    """Strip the endings of archives from a folder's path."""
     return "/".join(_TAR.sub("", part) for part in folder.split("/"))
 
 
-def _rank(wanted: _Name, place: _Place) -> Rank | None:
-    """How near a place is by its name, then by its folders; None if it is not what is wanted."""
-    name = _named(place.path.replace(os.sep, "/"))
-    if name.name == wanted.name:
-        return 0, _distance(wanted.folder, name.folder)
+def _rank(target: _Name, place: _Place) -> Rank | None:
+    """Return how near a place is to the target, by name, then by folders; None if it does not match."""
+    name = _parse_name(place.path.replace(os.sep, "/"))
+    if name.name == target.name:
+        return 0, _distance(target.folder, name.folder)
     if place.is_folder:
-        return (4, _distance(wanted.folder, name.folder)) if name.name == wanted.stem else None
+        return (4, _distance(target.folder, name.folder)) if name.name == target.stem else None
     trimmed = _SUFFIX.sub("", name.stem)
-    has_ending = wanted.stem != wanted.name
+    has_ending = target.stem != target.name
     for nearness, same in enumerate(
         (
-            name.stem == wanted.stem,
-            trimmed == wanted.stem,
-            not has_ending and f"v_{wanted.stem}" in (name.stem, trimmed),
+            name.stem == target.stem,
+            trimmed == target.stem,
+            not has_ending and f"v_{target.stem}" in (name.stem, trimmed),
         ),
         1,
     ):
         if same:
-            return nearness, _distance(wanted.folder, name.folder)
+            return nearness, _distance(target.folder, name.folder)
     return None
 
 
-def _distance(wanted: str, found: str) -> int:
-    plain = _plain(found)
-    if wanted == plain:
+def _distance(listed_folder: str, folder: str) -> int:
+    plain_folder = _without_tar(folder)
+    if listed_folder == plain_folder:
         return 0
-    if wanted == plain.rpartition("/")[0]:
+    if listed_folder == plain_folder.rpartition("/")[0]:
         return 1
-    listed, there = _classes(wanted), _classes(found)
-    return 2 if listed == there or listed == there[:-1] or listed[:-1] == there else 3
+    listed, actual = _classes(listed_folder), _classes(folder)
+    return 2 if listed == actual or listed == actual[:-1] or listed[:-1] == actual else 3

@@ -1,4 +1,4 @@
-"""A list of labelled videos: CSV or Parquet with the columns path and label, checked."""
+"""Manifests: lists of labelled videos, CSV or Parquet with the columns path and label, validated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAGIC = b"PAR1"
 
 
 class Clip(NamedTuple):
-    """A video and the label it has, and others that it has too."""
+    """A video with its label, and any other labels it has."""
 
     path: Path
     label: str
@@ -25,7 +25,7 @@ class Clip(NamedTuple):
 
 
 def manifest_text(clips: Iterable[Clip]) -> str:
-    """Clips as a manifest, a row for each label; the paths become absolute."""
+    """Return a CSV manifest of the videos, one row per label, with absolute paths."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("path", "label"))
@@ -35,7 +35,7 @@ def manifest_text(clips: Iterable[Clip]) -> str:
 
 
 def is_manifest(path: str | Path) -> bool:
-    """Whether a file is Parquet, or begins with a header that has the columns path and label (or labels)."""
+    """Return whether a file is Parquet, or begins with a header that has the columns path and label (or labels)."""
     if _is_parquet(Path(path)):
         return True
     try:
@@ -47,28 +47,28 @@ def is_manifest(path: str | Path) -> bool:
 
 
 def read_manifest(path: str | Path, dataset: str | None = None, root: str | Path | None = None) -> list[Clip]:
-    """The videos of a manifest, in the order of their first rows; paths are relative to its folder.
+    """Read the videos of a manifest, in the order of their first rows; paths are relative to its folder.
 
-    A row has the label in its column `label` and those in its column `labels`: in CSV separated by `|`, in Parquet
-    a list. Rows of one path are one video, which has the labels of all of them.
+    A row's labels are those of its columns `label` and `labels`, which is separated by `|` in CSV and a list in
+    Parquet. Rows with the same path are one video, which has the labels of all these rows.
 
     Args:
-        path: a CSV with a header, or Parquet; `path`, and `label` or `labels`, are needed, other columns are
-            left alone.
-        dataset: only rows with this in the column `dataset`.
-        root: what paths are relative to, if not the folder of the manifest.
+        path: a CSV with a header, or Parquet; `path`, and `label` or `labels`, are required; other columns
+            are ignored.
+        dataset: keep only rows with this value in the column `dataset`.
+        root: the folder that paths are relative to, instead of the manifest's.
 
     Raises:
         UsageError: the file cannot be read, a column or a value is missing, or no row is left.
     """
-    place = Path(path)
-    rows = _parquet_rows(place, dataset) if _is_parquet(place) else _csv_rows(place, dataset)
-    home = place.parent if root is None else Path(root)
+    manifest = Path(path)
+    rows = _parquet_rows(manifest, dataset) if _is_parquet(manifest) else _csv_rows(manifest, dataset)
+    base = manifest.parent if root is None else Path(root)
     labels: dict[Path, dict[str, None]] = {}
-    known: set[str] = set()
+    other_datasets: set[str] = set()
     for row in rows:
         if dataset and row.dataset != dataset:
-            known.add(row.dataset)
+            other_datasets.add(row.dataset)
             continue
         where = f"{path}: {row.where}"
         if not row.path or not row.labels:
@@ -77,11 +77,11 @@ def read_manifest(path: str | Path, dataset: str | None = None, root: str | Path
             raise UsageError(f"{where} has an empty label among its labels")
         if "\0" in row.path:
             raise UsageError(f"{where} has a character 0 in its path, which no file has: {row.path[:80]!r}")
-        labels.setdefault(home / row.path, {}).update(dict.fromkeys(row.labels))
+        labels.setdefault(base / row.path, {}).update(dict.fromkeys(row.labels))
     if not labels:
-        told = ", ".join(sorted(known - {""})) or "none"
-        raise UsageError(f"{path}: has no row of dataset {dataset!r}; it has {told}")
-    return [Clip(video, *_first_and_others(own)) for video, own in labels.items()]
+        names = ", ".join(sorted(other_datasets - {""})) or "none"
+        raise UsageError(f"{path}: has no row of dataset {dataset!r}; it has {names}")
+    return [Clip(video, *_first_and_others(video_labels)) for video, video_labels in labels.items()]
 
 
 def _first_and_others(labels: Iterable[str]) -> tuple[str, tuple[str, ...]]:
@@ -90,7 +90,7 @@ def _first_and_others(labels: Iterable[str]) -> tuple[str, tuple[str, ...]]:
 
 
 class _Row(NamedTuple):
-    """A row as it is written, to be checked; `where` is its line or its number."""
+    """A row before validation; `where` is its line or its number."""
 
     where: str
     path: str
@@ -99,22 +99,22 @@ class _Row(NamedTuple):
 
 
 def _missing(columns: Iterable[str], dataset: str | None = None) -> list[str]:
-    """The columns that a manifest needs and does not have."""
-    there = set(columns)
-    needed = ["path", "labels" if "labels" in there else "label", *(["dataset"] if dataset else [])]
-    return [column for column in needed if column not in there]
+    """Return the columns that a manifest needs and lacks."""
+    present = set(columns)
+    required = ["path", "labels" if "labels" in present else "label", *(["dataset"] if dataset else [])]
+    return [column for column in required if column not in present]
 
 
-def _csv_rows(place: Path, dataset: str | None) -> Iterator[_Row]:
+def _csv_rows(manifest: Path, dataset: str | None) -> Iterator[_Row]:
     try:
-        if place.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{place}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
-        with place.open(encoding="utf-8-sig", newline="") as file:
+        if manifest.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{manifest}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             row = next(rows, None)
             if missing := _missing((rows.fieldnames or ()) if row else (), dataset):
                 raise UsageError(
-                    f"{place}: needs rows under a header with the column {' and '.join(missing)}"
+                    f"{manifest}: needs rows under a header with the column {' and '.join(missing)}"
                 )
             while row:
                 several = (row.get("labels") or "").strip()
@@ -123,90 +123,92 @@ def _csv_rows(place: Path, dataset: str | None) -> Iterator[_Row]:
                 yield _Row(f"line {rows.line_num}", row["path"] or "", labels, row.get("dataset") or "")
                 row = next(rows, None)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{place}: is not a manifest that can be read ({first_line(error)})") from error
+        raise UsageError(f"{manifest}: is not a manifest that can be read ({first_line(error)})") from error
 
 
-def _is_parquet(place: Path) -> bool:
-    """By its name, or by its first bytes: text may begin with the same four, and has no character 0."""
+def _is_parquet(manifest: Path) -> bool:
+    """Return whether a file is Parquet, by its name or its first bytes; text may begin alike, but has no NUL."""
     try:
-        with place.open("rb") as file:
+        with manifest.open("rb") as file:
             head = file.read(MAX_LINE)
     except OSError:
         return False
-    return place.suffix.lower() == ".parquet" or (head.startswith(MAGIC) and b"\0" in head)
+    return manifest.suffix.lower() == ".parquet" or (head.startswith(MAGIC) and b"\0" in head)
 
 
-def _parquet_rows(place: Path, dataset: str | None) -> Iterator[_Row]:
+def _parquet_rows(manifest: Path, dataset: str | None) -> Iterator[_Row]:
     import pyarrow.parquet as pq
 
     try:
-        if place.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{place}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
-        with place.open("rb") as raw:
-            about = pq.read_metadata(raw)
-            # Its other sizes are not asked: pyarrow ends the process when those of a damaged file contradict.
-            if about.num_rows > MAX_ROWS:
-                raise UsageError(_too_much(place))
-            columns = _checked_columns(place, about, dataset)
+        if manifest.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{manifest}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
+        with manifest.open("rb") as raw:
+            metadata = pq.read_metadata(raw)
+            # Other sizes are not read: pyarrow aborts the process when those of a damaged file contradict.
+            if metadata.num_rows > MAX_ROWS:
+                raise UsageError(_too_large(manifest))
+            columns = _check_columns(manifest, metadata, dataset)
             number = size = 0
-            for batch in _batches(raw, about, columns):
-                found = {name: batch.column(name) for name in columns}
-                size += sum(_text_size(array) for array in found.values())
+            for batch in _batches(raw, metadata, columns):
+                arrays = {name: batch.column(name) for name in columns}
+                size += sum(_text_size(array) for array in arrays.values())
                 if number + len(batch) > MAX_ROWS or size > MAX_BYTES:
-                    raise UsageError(_too_much(place))
-                values = {name: _values(array) for name, array in found.items()}
-                nothing: Sequence[Any] = [None] * len(batch)
-                for path, label, several, own in zip(
+                    raise UsageError(_too_large(manifest))
+                values = {name: _values(array) for name, array in arrays.items()}
+                no_values: Sequence[Any] = [None] * len(batch)
+                for path, label, several, row_dataset in zip(
                     values["path"],
-                    values.get("label", nothing),
-                    values.get("labels", nothing),
-                    values.get("dataset", nothing),
+                    values.get("label", no_values),
+                    values.get("labels", no_values),
+                    values.get("dataset", no_values),
                     strict=True,
                 ):
                     number += 1
                     labels = [*([label] if label else []), *(one or "" for one in several or ())]
-                    yield _Row(f"row {number}", path or "", labels, own or "")
+                    yield _Row(f"row {number}", path or "", labels, row_dataset or "")
     except UsageError:
         raise
-    except Exception as error:  # what a damaged file makes pyarrow raise is of no one kind
-        raise UsageError(f"{place}: is not a Parquet file that can be read ({first_line(error)})") from error
+    except Exception as error:  # pyarrow raises errors of many kinds for a damaged file
+        raise UsageError(
+            f"{manifest}: is not a Parquet file that can be read ({first_line(error)})"
+        ) from error
     if not number:
-        raise UsageError(f"{place}: has no rows; a manifest names a video and its label in each")
+        raise UsageError(f"{manifest}: has no rows; a manifest names a video and its label in each")
 
 
-def _batches(raw: Any, about: Any, columns: Sequence[str]) -> Iterator[Any]:
-    """Some rows at a time, with texts as dictionaries: one that millions of rows repeat is held once."""
+def _batches(raw: Any, metadata: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield batches of rows, dictionary-encoded: a text that millions of rows repeat is held once."""
     import pyarrow.parquet as pq
 
-    leaves = [about.schema.column(i).path for i in range(about.num_columns)]
-    texts = [leaf for leaf in leaves if leaf.split(".")[0] in columns]
-    file = pq.ParquetFile(raw, metadata=about, read_dictionary=texts, pre_buffer=False)
+    leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    text_columns = [leaf for leaf in leaves if leaf.split(".")[0] in columns]
+    file = pq.ParquetFile(raw, metadata=metadata, read_dictionary=text_columns, pre_buffer=False)
     for group in range(
-        about.num_row_groups
-    ):  # each alone: lists of two dictionaries are more than pyarrow joins
+        metadata.num_row_groups
+    ):  # one at a time: pyarrow cannot join lists of two dictionaries
         yield from file.iter_batches(BATCH, row_groups=[group], columns=list(columns), use_threads=False)
 
 
-def _too_much(place: Path) -> str:
+def _too_large(manifest: Path) -> str:
     most = f"{MAX_ROWS:,} rows or {MAX_BYTES >> 30} GiB of text"
-    return f"{place}: holds more than {most}, which no manifest does"
+    return f"{manifest}: holds more than {most}, which no manifest does"
 
 
-def _checked_columns(place: Path, about: Any, dataset: str | None) -> list[str]:
-    """The columns to read, each there once and of the type that it has to have."""
-    schema = about.schema.to_arrow_schema()
+def _check_columns(manifest: Path, metadata: Any, dataset: str | None) -> list[str]:
+    """Return the columns to read, after checking that each is unique and of the right type."""
+    schema = metadata.schema.to_arrow_schema()
     if missing := _missing(schema.names, dataset):
-        raise UsageError(f"{place}: needs rows with the column {' and '.join(missing)}")
-    wanted = ["path", "label", "labels", *(["dataset"] if dataset else [])]
-    for name in (columns := [name for name in wanted if name in schema.names]):
+        raise UsageError(f"{manifest}: needs rows with the column {' and '.join(missing)}")
+    known_columns = ["path", "label", "labels", *(["dataset"] if dataset else [])]
+    for name in (columns := [name for name in known_columns if name in schema.names]):
         if schema.names.count(name) > 1:
             raise UsageError(
-                f"{place}: has {schema.names.count(name)} columns called {name}; leave one of them"
+                f"{manifest}: has {schema.names.count(name)} columns called {name}; leave one of them"
             )
         kind = schema.field(name).type
         if not (_is_texts(kind) if name == "labels" else _is_text(kind)):
             needed = "a list of strings" if name == "labels" else "a string"
-            raise UsageError(f"{place}: its column {name} is {str(kind)[:80]}, and has to be {needed}")
+            raise UsageError(f"{manifest}: its column {name} is {str(kind)[:80]}, and has to be {needed}")
     return columns
 
 
@@ -226,7 +228,7 @@ def _is_texts(kind: Any) -> bool:
 
 
 def _text_size(array: Any) -> int:
-    """How many bytes the texts of a column take when written out."""
+    """Return the bytes that the texts of a column take when written out."""
     import pyarrow.compute as pc
     from pyarrow import types
 

@@ -1,1 +1,1 @@
-"""Class names in, prompts out: packs of descriptors and the templates around them."""
+"""Descriptor packs, and the prompts made from class names and descriptors."""

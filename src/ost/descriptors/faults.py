@@ -1,4 +1,4 @@
-"""What a careful reader would object to in descriptors: one class alone, and a whole pack."""
+"""Check descriptors for faults: those of one class, and those of a whole pack."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_WORDS, MAX_LETTERS = 16, 160
 
 
 def class_faults(item: PackClass, *, count: int, context: TextContext | None = None) -> list[str]:
-    """What is wrong with one class's descriptors; each fault can be told to whoever wrote them.
+    """Return the faults of one class's descriptors, worded for whoever wrote them.
 
     Args:
         item: the class.
-        count: how many descriptors of each kind it should have.
-        context: of the backbone that will read its prompts; None leaves their tokens uncounted.
+        count: the number of descriptors of each kind that it should have.
+        context: that of the backbone that will read the prompts; None skips the check of their length.
     """
     faults = [
         f"it has {len(getattr(item, kind))} {kind} descriptors, not {count}"
@@ -45,7 +45,7 @@ def class_faults(item: PackClass, *, count: int, context: TextContext | None = N
 
 
 def pack_faults(pack: Pack, context: TextContext | None = None) -> list[str]:
-    """What is wrong with a pack, one sentence each, beginning with the class."""
+    """Return the faults of a pack, one sentence each, beginning with the class."""
     counts = Counter(len(getattr(item, kind)) for item in pack.classes for kind in BOTH)
     usual = counts.most_common(1)[0][0]
     owners: dict[str, str] = {}
@@ -64,7 +64,7 @@ def pack_faults(pack: Pack, context: TextContext | None = None) -> list[str]:
 
 
 def prompt_tokens(item: PackClass, context: TextContext) -> list[int]:
-    """Tokens of each prompt of a class, spatial ones first."""
+    """Return the number of tokens in each prompt of a class, spatial prompts first."""
     return [context.count(prompt) for kind in BOTH for prompt in prompts(item, kind, context.templates)]
 
 

@@ -1,4 +1,4 @@
-"""Class names: when two spellings mean one class, and when a text says a name."""
+"""Compare class names: readable forms, word stems, and whether a text contains a name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import cache, lru_cache
 from ost.names import REMEMBERED
 
 ARTICLES = frozenset({"a", "an", "the"})
-# What may stand between the words that make a name, without changing which action it is.
+# Words that may stand between the words of a name without changing the action.
 FUNCTION_WORDS = ARTICLES | frozenset(
     {"and", "from", "in", "of", "on", "or", "something", "to", "up", "with", "your"}
 )
 
 
 def readable(label: str) -> str:
-    """A label as words: `ApplyEyeMakeup` -> "apply eye makeup", `brush_hair` -> "brush hair"."""
+    """Split a label into words: `ApplyEyeMakeup` -> "apply eye makeup", `brush_hair` -> "brush hair"."""
     words = label.replace("_", " ")
     if " " not in words.strip():
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", words)
@@ -26,7 +26,7 @@ def readable(label: str) -> str:
 
 @lru_cache(REMEMBERED)
 def stems(text: str, without: frozenset[str] = ARTICLES) -> tuple[str, ...]:
-    """The words of a text without their endings (Porter2, through snowballstemmer), some words left out.
+    """Return the stems of a text's words (Porter2, through snowballstemmer), leaving out those in `without`.
 
     "walks the dogs", "walking a dog" and "WalkingDog" have the same stems.
     """
@@ -35,20 +35,21 @@ def stems(text: str, without: frozenset[str] = ARTICLES) -> tuple[str, ...]:
 
 
 def sided(names: Iterable[str]) -> bool:
-    """Whether left and right are in class names, so that a mirrored video shows another class."""
+    """Return whether class names tell left from right, so that a mirrored video shows another class."""
     words = {word for name in names for word in re.findall(r"[^\W_]+", name.casefold())}
     return bool(words & {"left", "right", "clockwise", "counterclockwise", "anticlockwise"})
 
 
 def says(text: str, name: str) -> bool:
-    """Whether a text holds the words of a class name side by side in their order, whatever their endings.
+    """Return whether a text contains the words of a class name, adjacent and in order, whatever their endings.
 
-    What stands in brackets in a name ("fencing (sport)") tells readers what is meant and is not asked for.
+    Words in brackets ("fencing (sport)") explain a name to readers and are not required in the text.
     """
-    wanted = stems(re.sub(r"\([^()]*\)", " ", name), FUNCTION_WORDS)
-    found = stems(text, FUNCTION_WORDS)
-    return bool(wanted) and any(
-        found[i : i + len(wanted)] == wanted for i in range(len(found) - len(wanted) + 1)
+    name_stems = stems(re.sub(r"\([^()]*\)", " ", name), FUNCTION_WORDS)
+    text_stems = stems(text, FUNCTION_WORDS)
+    return bool(name_stems) and any(
+        text_stems[i : i + len(name_stems)] == name_stems
+        for i in range(len(text_stems) - len(name_stems) + 1)
     )
 
 

@@ -1,4 +1,4 @@
-"""The pack: classes with their spatial and temporal descriptors, checked, hashed, joined by name."""
+"""Descriptor packs: classes with spatial and temporal descriptors, validated, hashed, read and written."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class PackClass:
     label: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The class as it stands in a pack file."""
+        """Return the class as it is written to a pack file."""
         label = {"label": self.label} if self.label else {}
         return {"name": self.name, **label, "spatial": list(self.spatial), "temporal": list(self.temporal)}
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Classes in order, with where their descriptors come from.
+    """Classes in order, with the provenance of their descriptors.
 
     Raises:
-        PackError: there is no class, one has no name, two have names that fold to the same, or a text
+        PackError: there is no class, a class has no name, two names fold to the same key, or a text
             cannot be written as UTF-8.
     """
 
@@ -101,23 +101,23 @@ class Pack:
         return labels | {fold(c.name): c for c in self.classes}
 
     def find(self, name: str) -> PackClass | None:
-        """The class of that name or label, whatever its case, spaces, hyphens, underscores or CamelCase."""
+        """Return the class with this name or label in any spelling (see `fold`); None if there is none."""
         return self._by_key.get(fold(name))
 
     def select(self, names: Iterable[str]) -> Pack:
-        """The classes of these names or labels, in the order given.
+        """Return a pack of the classes with these names or labels, in the order given.
 
         Raises:
-            PackError: some are not in the pack, or given twice.
+            PackError: a name is not in the pack, or is given twice.
         """
-        wanted = list(names)
-        missing = [name for name in wanted if self.find(name) is None]
-        if missing:
-            near = did_you_mean(missing[0], [*self.names, *(c.label for c in self.classes if c.label)])
-            raise PackError(f"pack {self.name!r} has no class {_list(missing)}{near}")
-        classes = tuple(cast(PackClass, self.find(name)) for name in wanted)
-        whole = {key: value for key, value in self.provenance.items() if key != "hash"}
-        return Pack(self.name, classes, self.licence, whole)
+        class_names = list(names)
+        unknown = [name for name in class_names if self.find(name) is None]
+        if unknown:
+            near = did_you_mean(unknown[0], [*self.names, *(c.label for c in self.classes if c.label)])
+            raise PackError(f"pack {self.name!r} has no class {_list(unknown)}{near}")
+        classes = tuple(cast(PackClass, self.find(name)) for name in class_names)
+        provenance = {key: value for key, value in self.provenance.items() if key != "hash"}
+        return Pack(self.name, classes, self.licence, provenance)
 
 
 def load_pack(path: str | Path) -> Pack:
@@ -131,16 +131,16 @@ def load_pack(path: str | Path) -> Pack:
 
 
 def read_json(path: str | Path) -> object:
-    """A JSON file decoded; a key that an object holds twice is an error, not the last one's win."""
+    """Decode a JSON file; a key that appears twice in an object is an error."""
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        return json.loads(text, object_pairs_hook=_reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
         raise PackError(f"{path}: is not JSON ({str(error)[:100]})") from error
 
 
 def read_text(path: str | Path) -> str:
-    """A UTF-8 file of at most `MAX_BYTES`, with or without a byte-order mark."""
+    """Read a UTF-8 file of at most `MAX_BYTES`, with or without a byte-order mark."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -154,7 +154,7 @@ def read_text(path: str | Path) -> str:
         raise PackError(f"{path}: is not UTF-8 text ({error})") from error
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _reject_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -164,7 +164,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def parse_pack(data: object, where: str) -> Pack:
-    """Check decoded JSON against the schema; `where` names the source in errors."""
+    """Return the pack that decoded JSON describes, checked against the schema; `where` names it in errors."""
     top = _object(data, _FIELDS, where)
     if top.get("schema") != SCHEMA:
         raise PackError(f"{where}: schema is {top.get('schema')!r}, this version reads {SCHEMA}")

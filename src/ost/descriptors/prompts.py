@@ -1,4 +1,4 @@
-"""Names and descriptors -> the sentences a text tower embeds."""
+"""Prompts: the sentences, made from names and descriptors, that a text tower embeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ost.types import Kind, Templates
 
 
 def prompts(item: PackClass, kind: Kind, templates: Templates) -> tuple[str, ...]:
-    """The prompts of one class and kind; a class without descriptors of that kind has its name alone."""
+    """Return the prompts of one class and kind; without descriptors of that kind, the prompt of its name alone."""
     descriptors: tuple[str, ...] = () if kind == "name" else getattr(item, kind)
     if not descriptors:
         return (_fill(templates.name, item.name, ""),)

@@ -1,4 +1,4 @@
-"""The packs that come with OST: one JSON file a benchmark, and named parts of them."""
+"""The packs that come with OST: one JSON file per benchmark, and named parts of these packs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _HOME = files("ost.descriptors")
 
 @cache
 def whole_packs() -> tuple[str, ...]:
-    """Names of the packs that have a file of their own."""
+    """Return the names of the packs that have their own file."""
     entries = (_HOME / "packs").iterdir()
     return tuple(sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".json")))
 
 
 @cache
 def _parts() -> dict[str, Any]:
-    """Name -> {"pack": the whole pack, "classes": labels in the order of the split}."""
+    """Return name -> {"pack": the whole pack, "classes": labels in the order of the split}."""
     return json.loads((_HOME / "parts.json").read_text(encoding="utf-8"))
 
 
 def shipped() -> list[str]:
-    """Names of the packs that come with the package."""
+    """Return the names of the packs that come with the package, parts included."""
     return sorted((*whole_packs(), *_parts()))
 
 
 @cache
 def shipped_pack(name: str) -> Pack:
-    """A pack that comes with the package, by name.
+    """Return the pack called `name` that comes with the package.
 
     Raises:
         PackError: there is none of that name.

@@ -1,4 +1,4 @@
-"""What a user writes after `--classes` -> a pack."""
+"""Resolve a class specification, as written after `--classes`, to a pack."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Spec = str | Path | Sequence[str] | Pack
 
 
 def resolve(spec: Spec) -> Pack:
-    """A pack from a shipped pack's name, a pack file, a text file, an `id,name` CSV, or class names.
+    """Return the pack for a shipped pack's name, a pack file, a text file, an `id,name` CSV, or class names.
 
     Names alone are looked up in the shipped packs; see `ost.descriptors.lookup.join`.
 
     Raises:
-        PackError: the file is missing or malformed, or a class is empty or doubled.
+        PackError: the file is missing or malformed, or a class name is empty or repeated.
     """
-    found = _read(spec)
-    if isinstance(found, Pack):
-        return found
-    if isinstance(spec, str) and len(found.names) == 1 and not _is_file(spec):
-        raise _one_name(spec)
-    return join(found.title, found.names)
+    content = _read(spec)
+    if isinstance(content, Pack):
+        return content
+    if isinstance(spec, str) and len(content.names) == 1 and not _is_file(spec):
+        raise _unresolvable(spec)
+    return join(content.title, content.names)
 
 
-def _one_name(spec: str) -> PackError:
-    """What is wrong with a text that is neither a pack nor a file nor a list."""
+def _unresolvable(spec: str) -> PackError:
+    """Return the error for a text that is neither a pack nor a file nor a list."""
     if len(names := [part.strip() for part in re.split(r"[;|\t\n]", spec) if part.strip()]) > 1:
         commas = ", ".join(names)
         return PackError(f"{spec!r}: names of classes are separated by commas, as in {commas!r}")
@@ -50,15 +50,15 @@ def _one_name(spec: str) -> PackError:
 
 
 def class_list(spec: Spec) -> Pack:
-    """The classes that a spec names, without descriptors.
+    """Return the classes that a spec names, without descriptors.
 
     Raises:
         PackError: as `resolve`; a single name is enough here.
     """
-    found = _read(spec)
-    if isinstance(found, Pack):
-        return Pack(found.name, tuple(PackClass(item.name, label=item.label) for item in found.classes))
-    return Pack(found.title, tuple(named(label) for label in found.names))
+    content = _read(spec)
+    if isinstance(content, Pack):
+        return Pack(content.name, tuple(PackClass(item.name, label=item.label) for item in content.classes))
+    return Pack(content.title, tuple(named(label) for label in content.names))
 
 
 class _Names(NamedTuple):
@@ -67,7 +67,7 @@ class _Names(NamedTuple):
 
 
 def _read(spec: Spec) -> Pack | _Names:
-    """What a spec holds: a pack, or names yet to be looked up."""
+    """Read a spec: return a pack, or class names yet to be looked up."""
     if isinstance(spec, Pack):
         return spec
     if isinstance(spec, str) and spec in shipped():
@@ -89,7 +89,7 @@ def _read(spec: Spec) -> Pack | _Names:
 
 
 def import_authors(spatial: str | Path, temporal: str | Path, labels: str | Path, name: str) -> Pack:
-    """A pack from the OST authors' format: two JSON files `{"0": [...], ...}` and an `id,name` CSV.
+    """Return a pack from the OST authors' format: two JSON files `{"0": [...], ...}` and an `id,name` CSV.
 
     Raises:
         PackError: a row of the CSV has no entry in one of the files, an entry has no row, or the rows are not
@@ -112,7 +112,7 @@ def import_authors(spatial: str | Path, temporal: str | Path, labels: str | Path
 
 
 def _load(path: Path) -> Pack:
-    """A pack file; one whose writing failed for some classes says so."""
+    """Load a pack file; a notice lists the classes for which writing descriptors failed."""
     pack = load_pack(path)
     missing = pack.provenance.get("missing")
     if not isinstance(missing, list) or not missing:
@@ -131,7 +131,7 @@ def _is_file(spec: str | Path) -> bool:
 
 
 def _read_list(path: Path, numbered: bool = False) -> list[str]:
-    """Class names of a text file, one a line, or of a CSV with a column `name`.
+    """Read class names from a text file, one a line, or from the column `name` of a CSV.
 
     With `numbered`, a column `id` must count the rows from 0.
     """

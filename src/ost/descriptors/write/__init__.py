@@ -1,1 +1,1 @@
-"""Class names -> an LLM -> descriptors: question, connection, answer, journal, and the run over them."""
+"""Have an LLM write descriptors for class names: question, server, answer, journal, and the run."""

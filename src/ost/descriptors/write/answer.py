@@ -1,4 +1,4 @@
-"""An LLM's answer -> one class's descriptors, or the faults to tell it; the text is hostile until checked."""
+"""Turn an LLM's answer into the descriptors of a class, or into faults; the text is untrusted until checked."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MAX_FAULTS = 8
 
 
 class Judged(NamedTuple):
-    """Descriptors that passed, or None and why they did not."""
+    """Descriptors that passed the checks, or None and the faults."""
 
     item: PackClass | None
     faults: tuple[str, ...]
 
 
 def judge(answer: str, asked: PackClass, *, count: int, context: TextContext | None = None) -> Judged:
-    """Check an answer about one class.
+    """Parse and check an answer about one class.
 
     Args:
         answer: what the LLM wrote.
-        asked: the class, as yet without descriptors.
+        asked: the class, still without descriptors.
         count: descriptors of each kind that were asked for.
-        context: of the backbone that will read the prompts.
+        context: that of the backbone that will read the prompts.
     """
-    found = _find_object(answer)
-    if isinstance(found, str):
-        return Judged(None, (found,))
+    parsed = _find_object(answer)
+    if isinstance(parsed, str):
+        return Judged(None, (parsed,))
     texts: list[tuple[str, ...]] = []
     for kind in BOTH:
-        values = found.get(kind)
+        values = parsed.get(kind)
         if not isinstance(values, list) or not all(isinstance(v, str) for v in cast(list[object], values)):
             return Judged(None, (f"{kind!r} is not a list of texts",))
         texts.append(tuple(_tidy(text) for text in cast(list[str], values)))
@@ -45,29 +45,29 @@ def judge(answer: str, asked: PackClass, *, count: int, context: TextContext | N
 
 
 def _find_object(answer: str) -> dict[str, Any] | str:
-    """The JSON object in an answer, whatever a server without schemas wrote around it; else the fault."""
+    """Return the JSON object in an answer, ignoring text around it from servers without schemas; else the fault."""
     if not answer.strip():
         return "it is empty"
     if len(answer) > MAX_ANSWER:
         return f"it has {len(answer)} characters, more than {MAX_ANSWER}"
     decoder = json.JSONDecoder()
-    others = False
+    other_objects = False
     # The last object wins: models that think aloud put drafts before the answer.
-    for place in reversed([found.start() for found in re.finditer(r"\{", answer)]):
+    for start in reversed([brace.start() for brace in re.finditer(r"\{", answer)]):
         try:
-            value, _ = decoder.raw_decode(answer, place)
+            value, _ = decoder.raw_decode(answer, start)
         except (ValueError, RecursionError):
             continue
         if set(BOTH) <= set(value):
             return value
-        others = True
-    if others:
+        other_objects = True
+    if other_objects:
         return 'it has no object with both "spatial" and "temporal"'
     return "it is not JSON, or breaks off before its end"
 
 
 def _tidy(text: str) -> str:
-    """One line, without the bullet, number, quotes or full stop that models like to add."""
+    """Reduce a text to one line, without the bullet, number, quotes or full stop that models like to add."""
     line = " ".join(text.split())
     line = re.sub(r"^(?:[-*•]|\(?\d{1,2}[.):])\s+", "", line)
     return line.strip(" \"'`*_.;,")

@@ -1,7 +1,7 @@
-"""The journal of a run: every answer that was paid for, appended as it comes, so that a killed run goes on.
+"""The journal of a run: every answer that was paid for, appended as it arrives, so that a killed run can resume.
 
-One JSON object a line: the first holds the settings, each later one an answer. What an answer is worth is not
-written down: judging it again is free.
+One JSON object a line: the first holds the settings, each later one an answer. Whether an answer passed is not
+recorded: judging it again is free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ost.errors import PackError, UsageError
 
 
 class Answer(NamedTuple):
-    """What an LLM wrote about one class, and the tokens it took."""
+    """An LLM's text about one class, and the tokens it used."""
 
     text: str
     tokens_in: int = 0
@@ -27,14 +27,14 @@ class Answer(NamedTuple):
 
 
 class Journal:
-    """Answers by class, in the order they came; opened by one process at a time.
+    """Answers by class, in order of arrival; opened by one process at a time.
 
     Args:
-        path: the file; made if it is not there, gone on with if it is.
+        path: the file; created if missing, continued if it exists.
         settings: what makes answers comparable: model, prompt version, count, ...
 
     Raises:
-        UsageError: another process has it open, or it was begun with other settings.
+        UsageError: another process has it open, or it was started with other settings.
         PackError: it cannot be read.
     """
 
@@ -44,7 +44,7 @@ class Journal:
         self.path = path
         self.answers: defaultdict[str, list[Answer]] = defaultdict(list)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The system frees the lock of a process that was killed.
+        # The operating system releases the lock of a killed process.
         self._lock = FileLock(f"{path}.lock")
         try:
             self._lock.acquire(timeout=0)
@@ -55,21 +55,21 @@ class Journal:
         try:
             whole = self._read(settings)
             self._file = path.open("ab")
-            self._file.truncate(whole)  # the half of a line that a kill may leave
+            self._file.truncate(whole)  # drop the partial line that a kill may leave
         except BaseException:
             self._lock.release()
             raise
-        self._writing = Lock()
+        self._write_lock = Lock()
         if not whole:
             self._append({"settings": dict(settings)})
 
     def add(self, name: str, answer: Answer) -> None:
-        """Keep an answer; it is on disk when this returns."""
+        """Append an answer; it is on disk when this returns."""
         self.answers[name].append(answer)
         self._append({"class": name, **answer._asdict()})
 
     def close(self, *, remove: bool = False) -> None:
-        """Let go of the file, and remove it if what it held is now elsewhere."""
+        """Close and unlock the file; with `remove`, delete it because its answers are in the pack."""
         self._file.close()
         if remove:
             self.path.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ class Journal:
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _read(self, settings: Mapping[str, Any]) -> int:
-        """Take in what is there; returns how many bytes of it are whole lines."""
+        """Load the answers in the file; return the number of bytes in its whole lines."""
         if not self.path.exists():
             return 0
         try:
@@ -90,18 +90,18 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
-                self._take(json.loads(line), settings)
+                self._load_entry(json.loads(line), settings)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise PackError(
                     f"{self.path}: line {number} is not a line of a journal; mend or remove the file"
                 ) from error
         return whole
 
-    def _take(self, entry: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    def _load_entry(self, entry: dict[str, Any], settings: Mapping[str, Any]) -> None:
         if "settings" in entry:
-            if other := differences(entry["settings"], settings):
+            if changed := differences(entry["settings"], settings):
                 raise UsageError(
-                    f"{self.path}: was begun with other settings ({other}); use those, remove it, "
+                    f"{self.path}: was begun with other settings ({changed}); use those, remove it, "
                     "or write elsewhere"
                 )
         else:
@@ -112,13 +112,13 @@ class Journal:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry).encode() + b"\n"  # ASCII: an answer may hold half a character
-        with self._writing:
+        with self._write_lock:
             self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The settings that changed, as "model: a -> b"; empty if none did."""
+    """Return the settings that changed, as "model: a -> b"; empty if none did."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys)

@@ -1,7 +1,7 @@
-"""What an LLM is asked: the two questions of OST (Chen et al., CVPR 2024, section 3.2), told precisely.
+"""The request to an LLM: the two questions of OST (Chen et al., CVPR 2024, section 3.2), made precise.
 
 The paper asks for "static visual descriptors" and for "decompositions of steps". Both go into one request,
-with the number wanted, what counts as visible, the classes that could be mistaken for this one, and the
+with the number of descriptors, what counts as visible, the classes that could be mistaken for this one, and the
 user's setting.
 """
 
@@ -18,12 +18,12 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask of every class.
+    """The request that is made for every class.
 
     Attributes:
-        count: descriptors of each kind.
+        count: number of descriptors of each kind.
         setting: where and how the videos are filmed, in the user's words; may be empty.
-        language: of the descriptors.
+        language: the language of the descriptors.
         neighbours: class name -> the names it is most easily mistaken for.
     """
 
@@ -33,7 +33,7 @@ class Question:
     neighbours: Mapping[str, Sequence[str]] | None = None
 
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of an answer."""
+        """Return the JSON schema of an answer."""
         texts = {
             "type": "array",
             "items": {"type": "string"},
@@ -48,14 +48,14 @@ class Question:
         }
 
     def messages(self, name: str) -> list[Message]:
-        """The conversation that asks about one class."""
+        """Return the conversation that asks about one class."""
         return [
             {"role": "system", "content": self._rules()},
             {"role": "user", "content": self._about(name)},
         ]
 
     def again(self, faults: Sequence[str]) -> Message:
-        """The message that names the faults of an answer and asks for a better one."""
+        """Return the message that names the faults of an answer and asks for a better one."""
         listed = "\n".join(f"- {fault}" for fault in faults)
         return {
             "role": "user",

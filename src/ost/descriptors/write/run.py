@@ -1,4 +1,4 @@
-"""The run over all classes: ask, judge, ask again, keep every answer, and write the pack at the end."""
+"""Describe all classes: ask, judge, ask again, journal every answer, and write the pack at the end."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from ost.descriptors.write.server import RequestFailed, ServerFailed, Unanswered
 from ost.errors import UsageError
 from ost.types import TextContext
 
-TRIES = 4  # asked, and asked again three times
-PATIENCE = 3  # requests in a row that no try of theirs got an answer for; then nobody is there
+TRIES = 4  # answers per class: the first, and three more after faults
+PATIENCE = 3  # requests in a row that got no answer in all their tries; then the server counts as down
 METHOD = "written by an LLM (ost describe)"
-QUOTED = 2000  # characters of a faulty answer that are shown to its author again
+QUOTED = 2000  # characters of a faulty answer that are quoted back to the LLM
 
 
 class Asker(Protocol):
-    """What a run needs of a server; `write.server.Server` is one."""
+    """The interface of a server, as a run needs it; `write.server.Server` implements it."""
 
     kind: str
 
     @property
     def model_name(self) -> str:
-        """The model, as others may be told it."""
+        """The model's name, without private folders."""
         ...
 
     def ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
-        """One answer to a conversation."""
+        """Return one answer to a conversation."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one class.
+    """The result of describing one class.
 
     Attributes:
         name: the class.
-        item: with its descriptors; None if none passed.
-        faults: of the last answer, if none passed.
+        item: the class with its descriptors; None if no answer passed.
+        faults: those of the last answer, if none passed.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Written:
     """A finished run.
 
     Attributes:
-        pack: as written to the file; None if no class passed, and then nothing was written.
+        pack: as written to the file; None if no class passed and nothing was written.
         failed: the classes whose answers did not pass.
-        requests, tokens_in, tokens_out: answers received and tokens billed, those of an interrupted run that
-            this one went on with included.
+        requests, tokens_in, tokens_out: answers received and tokens billed, including those of an interrupted
+            run that was resumed.
     """
 
     pack: Pack | None
@@ -74,7 +74,7 @@ class Written:
 
 @dataclass
 class _Run:
-    """What the threads of one run share."""
+    """The state that the threads of one run share."""
 
     question: Question
     server: Asker
@@ -83,42 +83,42 @@ class _Run:
     stop: Event = field(default_factory=Event)
     failure: ServerFailed | None = None
     unanswered: int = 0
-    counting: Lock = field(default_factory=Lock)
+    count_lock: Lock = field(default_factory=Lock)
 
-    def describe(self, asked: PackClass) -> Outcome:
-        """Ask about one class until an answer passes, going on after the answers that the journal has."""
-        messages = self.question.messages(asked.name)
+    def describe(self, target: PackClass) -> Outcome:
+        """Ask about one class until an answer passes, starting from the answers in the journal."""
+        messages = self.question.messages(target.name)
         judged = Judged(None, ("it was not asked about",))
-        paid = self.journal.answers.get(asked.name, [])[:TRIES]
-        for answer in paid:
-            judged = self._take(messages, answer, asked)
-        for _ in range(len(paid), TRIES):
+        journaled = self.journal.answers.get(target.name, [])[:TRIES]
+        for answer in journaled:
+            judged = self._judge_answer(messages, answer, target)
+        for _ in range(len(journaled), TRIES):
             if judged.item or self.stop.is_set():
                 break
             try:
                 answer = self.server.ask(messages, self.question.schema())
             except RequestFailed as error:
-                self._count(error)
-                return Outcome(asked.name, None, (str(error),))
+                self._count_unanswered(error)
+                return Outcome(target.name, None, (str(error),))
             except ServerFailed as error:
                 self.failure = error
                 self.stop.set()
                 break
-            self._count(None)
-            self.journal.add(asked.name, answer)
-            judged = self._take(messages, answer, asked)
-        return Outcome(asked.name, judged.item, judged.faults)
+            self._count_unanswered(None)
+            self.journal.add(target.name, answer)
+            judged = self._judge_answer(messages, answer, target)
+        return Outcome(target.name, judged.item, judged.faults)
 
-    def _take(self, messages: list[Message], answer: Answer, asked: PackClass) -> Judged:
-        """Judge an answer; a faulty one becomes part of the conversation, with its faults."""
-        judged = judge(answer.text, asked, count=self.question.count, context=self.context)
+    def _judge_answer(self, messages: list[Message], answer: Answer, target: PackClass) -> Judged:
+        """Judge an answer; append a faulty one to the conversation, with its faults."""
+        judged = judge(answer.text, target, count=self.question.count, context=self.context)
         if judged.item is None:
             messages.append({"role": "assistant", "content": answer.text[:QUOTED] or "{}"})
             messages.append(self.question.again(judged.faults))
         return judged
 
-    def _count(self, error: RequestFailed | None) -> None:
-        with self.counting:
+    def _count_unanswered(self, error: RequestFailed | None) -> None:
+        with self.count_lock:
             self.unanswered = self.unanswered + 1 if isinstance(error, Unanswered) else 0
             if self.unanswered >= PATIENCE:
                 self.failure = ServerFailed(str(error))
@@ -139,41 +139,41 @@ def write_pack(
 ) -> Written:
     """Describe the classes of `wanted` and write them to `output`.
 
-    Beside `output` a journal keeps every answer as it comes. A run that was killed goes on where it was, and
-    one over more classes with the same settings asks only about the new ones.
+    A journal beside `output` keeps every answer as it arrives. A killed run resumes where it stopped, and a
+    run over more classes with the same settings asks only about the new ones.
 
     Args:
-        wanted: names and labels; descriptors it may have are not looked at.
-        question: what to ask.
-        server: whom to ask.
+        wanted: names and labels; any descriptors are ignored.
+        question: the request for every class.
+        server: the server that answers.
         output: the pack file.
-        context: of the backbone that will read the prompts; see `class_faults`.
-        at_once: requests in flight.
-        temperature: what the server was told, for the provenance.
-        overwrite: ask about every class even if `output` is there.
-        tell: is given each outcome as it comes.
+        context: that of the backbone that will read the prompts; see `class_faults`.
+        at_once: number of requests in flight.
+        temperature: the server's sampling temperature, recorded in the provenance.
+        overwrite: ask about every class even if `output` exists.
+        tell: called with each outcome as it arrives.
 
     Raises:
         UsageError: `output` was written by hand or with other settings, or another run is writing it.
         PackError: `output` or the journal cannot be read.
-        ServerFailed: the server answers nobody; what it answered before is in the journal.
+        ServerFailed: the server stopped answering; its earlier answers are in the journal.
     """
     settings = _settings(question, server, temperature)
-    kept = {} if overwrite else _kept(output, settings)
+    kept = {} if overwrite else _written_before(output, settings)
     journal = Journal(output.with_name(f"{output.name}.journal"), settings)
     try:
-        run = _Run(question, server, journal, context)
+        shared = _Run(question, server, journal, context)
         classes = [PackClass(item.name, label=item.label) for item in wanted.classes]
         outcomes = {item.name: Outcome(item.name, kept[item.name]) for item in classes if item.name in kept}
         for outcome in outcomes.values():
             tell(outcome)
-        _ask_all(run, [item for item in classes if item.name not in kept], at_once, outcomes, tell)
-        if run.failure:
+        _ask_all(shared, [item for item in classes if item.name not in kept], at_once, outcomes, tell)
+        if shared.failure:
             raise ServerFailed(
-                f"{run.failure}; {len(_done(outcomes))} of {len(wanted)} classes are done and kept, "
+                f"{shared.failure}; {len(_described(outcomes))} of {len(wanted)} classes are done and kept, "
                 "run the same command again to go on"
             )
-        pack = _pack(wanted, outcomes, settings, output)
+        pack = _write_described(wanted, outcomes, settings, output)
     except BaseException:
         journal.close()
         raise
@@ -203,7 +203,7 @@ def _ask_all(
             outcomes[outcome.name] = outcome
             tell(outcome)
     finally:
-        # On the way out of an interruption too: requests in flight are paid for, so their answers are kept.
+        # After an interruption too: requests in flight are paid for, so their answers are kept.
         run.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -220,38 +220,38 @@ def _settings(question: Question, server: Asker, temperature: float | None) -> d
     }
 
 
-def _kept(output: Path, settings: Mapping[str, Any]) -> dict[str, PackClass]:
-    """The classes of a pack that a run with these settings wrote before."""
+def _written_before(output: Path, settings: Mapping[str, Any]) -> dict[str, PackClass]:
+    """Return the classes of a pack that an earlier run wrote with these settings."""
     if not output.exists():
         return {}
     pack = load_pack(output)
-    found = {key: pack.provenance.get(key) for key in settings}
-    changed = differences(found, settings)
+    recorded = {key: pack.provenance.get(key) for key in settings}
+    changed = differences(recorded, settings)
     if pack.provenance.get("method") != METHOD or changed:
         how = changed or "it was not written by ost describe"
         raise UsageError(f"{output}: is there already ({how})", "write elsewhere", "pass {overwrite}")
     return {item.name: item for item in pack.classes}
 
 
-def _done(outcomes: Mapping[str, Outcome]) -> dict[str, PackClass]:
+def _described(outcomes: Mapping[str, Outcome]) -> dict[str, PackClass]:
     return {name: outcome.item for name, outcome in outcomes.items() if outcome.item}
 
 
-def _pack(
-    wanted: Pack, outcomes: Mapping[str, Outcome], settings: Mapping[str, Any], output: Path
+def _write_described(
+    requested: Pack, outcomes: Mapping[str, Outcome], settings: Mapping[str, Any], output: Path
 ) -> Pack | None:
-    """Write the classes that passed, in the order they were asked for."""
-    done = _done(outcomes)
-    if not done:
+    """Write the classes that passed, in the order of `requested`; return None if none passed."""
+    described = _described(outcomes)
+    if not described:
         return None
-    missing = [name for name in wanted.names if name not in done]
+    missing = [name for name in requested.names if name not in described]
     provenance = {
         "method": METHOD,
         **settings,
         "date": datetime.now(UTC).date().isoformat(),
         **({"missing": missing} if missing else {}),
     }
-    classes = tuple(done[name] for name in wanted.names if name in done)
+    classes = tuple(described[name] for name in requested.names if name in described)
     pack = Pack(output.stem, classes, provenance=provenance)
     save_pack(pack, output)
     return pack

@@ -1,7 +1,7 @@
-"""A chat server that speaks OpenAI's protocol: hosted, ollama, vLLM, llama.cpp, or any other.
+"""Client of a chat server that speaks OpenAI's protocol: hosted, ollama, vLLM, llama.cpp, or any other.
 
-The one file that imports `openai`. Rate limits (429, Retry-After honoured), server errors, time-outs and
-dropped connections are tried again, with back-off, by that client.
+The only file that imports `openai`, whose client retries rate limits (429, Retry-After honoured), server
+errors, time-outs and dropped connections with back-off.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = {"llamacpp": "llama.cpp", "vllm": "vLLM", "library": "ollama"}
 
 
 class RequestFailed(OstError):
-    """A request that the server refuses for what it asks; the next may do."""
+    """A request that the server refuses; another request may succeed."""
 
 
 class Unanswered(RequestFailed):
@@ -38,7 +38,7 @@ class Unanswered(RequestFailed):
 
 
 class ServerFailed(OstError):
-    """A server that no request will get an answer from."""
+    """A server that answers no request."""
 
 
 def _not_an_address(error: Exception) -> UsageError:
@@ -48,19 +48,19 @@ def _not_an_address(error: Exception) -> UsageError:
 
 
 class Server:
-    """Asks a chat server; safe to use from several threads, and a context manager that closes itself.
+    """Client of one server; safe to use from several threads; closes its connections as a context manager.
 
     Args:
-        model: by the server's name of it; None takes the only one it offers.
-        base_url: such as "http://localhost:11434/v1"; None is what OPENAI_BASE_URL says, or OpenAI's own.
+        model: the server's name for it; None takes the only model on offer.
+        base_url: such as "http://localhost:11434/v1"; None takes OPENAI_BASE_URL, or OpenAI's own.
         temperature: None leaves it to the server.
-        tries: of a request that meets a rate limit, a server error, a time-out or a dropped connection.
+        tries: for a request that meets a rate limit, a server error, a time-out or a dropped connection.
         timeout: seconds until a request without an answer counts as lost.
 
     Attributes:
         model: the model asked.
         kind: "OpenAI", "ollama", "vLLM", "llama.cpp", or "other".
-        notices: what the server did not take, one sentence each.
+        notices: the options that the server refused, one sentence each.
 
     Raises:
         UsageError: the package openai is missing, no key is set for a server that needs one, or the server
@@ -92,7 +92,7 @@ class Server:
 
         try:
             self._secrets = [secret for secret in (key, address.password) if secret]
-            # Servers on one's own machine want no key, but the client does.
+            # Local servers need no key, but the client does.
             self._client: OpenAI = OpenAI(
                 api_key=key or "none", base_url=url, max_retries=tries - 1, timeout=timeout
             )
@@ -102,9 +102,9 @@ class Server:
         self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "response_format": None}
         if temperature is not None:
             self._options["temperature"] = temperature
-        self._learning = Lock()
+        self._options_lock = Lock()
         try:
-            self.model, self.kind = self._look(model)
+            self.model, self.kind = self._find_model(model)
         except BaseException:
             self.close()
             raise
@@ -116,17 +116,17 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._client.close()
 
     @property
     def model_name(self) -> str:
-        """The model as others may be told it: without the folder that a local server loads it from."""
+        """The model's name, without the folder that a local server loads it from."""
         path = PurePath(self.model)
         return path.name if path.is_absolute() else self.model
 
     def ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
-        """One answer; an option that the server refuses is left out, from then on.
+        """Return one answer; an option that the server refuses is left out from then on.
 
         Raises:
             RequestFailed: this request gets no answer.
@@ -157,12 +157,12 @@ class Server:
             except (openai.APIConnectionError, openai.APIStatusError) as error:
                 raise Unanswered(f"no answer after every try: {self._clean(error)}") from None
             except (openai.OpenAIError, ValueError):
-                return Answer("")  # a reply that is not the protocol's holds nothing
-            self._learn(options)
+                return Answer("")  # a reply outside the protocol counts as empty
+            self._drop_refused(options)
             return _read(reply)
 
-    def _look(self, model: str | None) -> tuple[str, str]:
-        """The model to ask, and what kind of server has it."""
+    def _find_model(self, model: str | None) -> tuple[str, str]:
+        """Return the model to ask, and the kind of server that offers it."""
         import openai
 
         try:
@@ -178,19 +178,21 @@ class Server:
         except openai.AuthenticationError as error:
             raise ServerFailed(f"the server refuses the key in {KEY}: {self._clean(error)}") from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
-            listed = []  # some servers list nothing, and still answer
+            listed = []  # some servers list no models, and still answer
         offered = {str(entry.id): str(getattr(entry, "owned_by", "")) for entry in listed}
         if model is None:
             if len(offered) != 1:
-                some = ", ".join(sorted(offered)[:5]) or "none that it lists"
-                raise UsageError(f"the server has {len(offered)} models ({some})", "name one with {model}")
+                examples = ", ".join(sorted(offered)[:5]) or "none that it lists"
+                raise UsageError(
+                    f"the server has {len(offered)} models ({examples})", "name one with {model}"
+                )
             model = next(iter(offered))
         owner = offered.get(model) or next(iter(offered.values()), "")
         return model, "OpenAI" if self._hosted else KINDS.get(owner, "other")
 
-    def _learn(self, options: Mapping[str, Any]) -> None:
-        """What this request was answered with is what the next one sends."""
-        with self._learning:
+    def _drop_refused(self, options: Mapping[str, Any]) -> None:
+        """Drop the options that this request had to leave out, so that the next one does not send them."""
+        with self._options_lock:
             for name in set(self._options) - set(options):
                 del self._options[name]
                 if name == "max_tokens":
@@ -207,7 +209,7 @@ class Server:
 
 
 def _refused(message: str, options: Mapping[str, Any]) -> str | None:
-    """Which option a refusal is about; where it names none, the schema, which servers know least."""
+    """Return the option that a refusal is about; if it names none, the schema, which fewest servers support."""
     named = next((name for name in options if name in message), None)
     return named or ("response_format" if "response_format" in options else None)
 
@@ -218,7 +220,7 @@ def _without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _read(reply: Any) -> Answer:
-    """The text of a reply, and its tokens; what is not there counts as empty."""
+    """Return the text and the token counts of a reply; missing parts count as empty."""
     try:
         text = reply.choices[0].message.content
     except (AttributeError, IndexError, TypeError):
