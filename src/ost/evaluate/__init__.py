@@ -1,1 +1,1 @@
-"""How good things are, measured: protocols on labelled videos, and packs."""
+"""Evaluate recognition on labelled videos, by published protocols, and check descriptor packs."""

@@ -1,4 +1,4 @@
-"""Two saved runs, side by side: their numbers on the videos that both scored, and what was different about them."""
+"""Compare two saved runs: their numbers on the videos that both scored, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SHOWN_CHANGES = 10
 
 @dataclass(frozen=True)
 class PairedRow:
-    """One list in both runs, over the videos that both scored.
+    """The results of both runs on one list, over the videos that both scored.
 
     Attributes:
-        title: of the list.
-        videos: how many both scored.
-        a, b: top-1, shares of 1.
-        only_a, only_b: videos that only one of them got right.
+        title: title of the list.
+        videos: number of videos that both scored.
+        a, b: top-1 of each run, as a fraction.
+        only_a, only_b: number of videos that only this run got right.
     """
 
     title: str
@@ -35,7 +35,7 @@ class PairedRow:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """A class that the runs do not get right equally often: shares of its videos, and how many there are."""
+    """A class whose top-1 differs between the runs: both values, as fractions, and its number of videos."""
 
     name: str
     a: float
@@ -45,17 +45,17 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs.
+    """The comparison of two runs.
 
     Attributes:
-        rows: by list, those that both have videos of.
-        difference: of mean top-1 over the lists, B - A, with its 95% interval over paired videos.
-        p: of so uneven a split of the videos that only one got right, by an exact sign test (McNemar).
+        rows: one per list with videos in both runs.
+        difference: mean top-1 over the lists, B - A, with its 95% interval over paired videos.
+        p: p-value of an exact sign test (McNemar) on the videos that only one run got right.
         largest: the largest difference of two logits of the same video and class; None if they share none.
         same: whether both have the same videos and classes with the same logits, to the bit.
         settings: key -> its values in A and B, where they differ.
-        unpaired: rows that only A and only B have.
-        classes: the largest changes.
+        unpaired: number of videos, by list, that only A and only B have.
+        classes: the classes with the largest changes.
     """
 
     rows: tuple[PairedRow, ...]
@@ -69,7 +69,7 @@ class Comparison:
 
 
 def compare(a: Saved, b: Saved) -> Comparison:
-    """Set two runs against each other, video by video."""
+    """Compare two runs video by video."""
     keys_a = {key: i for i, key in enumerate(zip(a.lists, a.paths, strict=True))}
     keys_b = {key: i for i, key in enumerate(zip(b.lists, b.paths, strict=True))}
     shared = [key for key in keys_a if key in keys_b]
@@ -82,11 +82,11 @@ def compare(a: Saved, b: Saved) -> Comparison:
         tuple(rows),
         paired_bootstrap([(right_a[part], right_b[part]) for part in parts]) if rows else None,
         sign_test(sum(row.only_a for row in rows), sum(row.only_b for row in rows)),
-        _largest(a, b, in_a, in_b),
-        _same(a, b, in_a, in_b),
-        _settings(a.record, b.record),
+        _largest_gap(a, b, in_a, in_b),
+        _is_same(a, b, in_a, in_b),
+        _changed_settings(a.record, b.record),
         (len(keys_a) - len(shared), len(keys_b) - len(shared)),
-        _classes([a.labels[i][0] for i in in_a], right_a, right_b),
+        _class_changes([a.labels[i][0] for i in in_a], right_a, right_b),
     )
 
 
@@ -96,25 +96,26 @@ def _row(title: str, a: Bools, b: Bools) -> PairedRow:
     )
 
 
-def _largest(a: Saved, b: Saved, in_a: Sequence[int], in_b: Sequence[int]) -> float | None:
+def _largest_gap(a: Saved, b: Saved, in_a: Sequence[int], in_b: Sequence[int]) -> float | None:
     names = [name for name in a.columns if name in b.columns]
     if not names or not in_a:
         return None
-    one = a.logits[np.ix_(in_a, [a.columns[name] for name in names])]
-    other = b.logits[np.ix_(in_b, [b.columns[name] for name in names])]
-    gaps = np.abs(np.where(one == other, 0, one - other))  # equal infinities are no difference
+    logits_a = a.logits[np.ix_(in_a, [a.columns[name] for name in names])]
+    logits_b = b.logits[np.ix_(in_b, [b.columns[name] for name in names])]
+    # Subtracting equal infinities gives NaN, but they do not differ.
+    gaps = np.abs(np.where(logits_a == logits_b, 0, logits_a - logits_b))
     return None if np.isnan(gaps).all() else float(np.nanmax(gaps))
 
 
-def _same(a: Saved, b: Saved, in_a: Sequence[int], in_b: Sequence[int]) -> bool:
+def _is_same(a: Saved, b: Saved, in_a: Sequence[int], in_b: Sequence[int]) -> bool:
     if not len(in_a) == len(a.paths) == len(b.paths) or a.columns.keys() != b.columns.keys():
         return False
-    other = b.logits[np.ix_(in_b, [b.columns[name] for name in a.columns])]
-    return np.array_equal(a.logits[in_a], other, equal_nan=True)
+    logits_b = b.logits[np.ix_(in_b, [b.columns[name] for name in a.columns])]
+    return np.array_equal(a.logits[in_a], logits_b, equal_nan=True)
 
 
-def _settings(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What the records tell that may move a number, where they differ."""
+def _changed_settings(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings and environment that differ between two records, as key -> (A, B)."""
     flat_a, flat_b = _flat(a), _flat(b)
     keys = dict.fromkeys((*flat_a, *flat_b))
     return {key: (flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)}
@@ -127,11 +128,14 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _classes(labels: Sequence[str], a: Bools, b: Bools) -> tuple[ClassChange, ...]:
-    own = np.array(labels)
+def _class_changes(labels: Sequence[str], a: Bools, b: Bools) -> tuple[ClassChange, ...]:
+    label_array = np.array(labels)
     changes = [
         ClassChange(
-            name, float(a[own == name].mean()), float(b[own == name].mean()), int((own == name).sum())
+            name,
+            float(a[label_array == name].mean()),
+            float(b[label_array == name].mean()),
+            int((label_array == name).sum()),
         )
         for name in dict.fromkeys(labels)
     ]

@@ -1,4 +1,4 @@
-"""What an evaluation was asked to do: kept beside its numbers, and enough to do it again."""
+"""Define the settings of an evaluation, saved with its results and sufficient to repeat it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ OWN = "own"
 
 
 class EvaluateConfig(BaseModel):
-    """Every setting of an evaluation.
+    """The settings of an evaluation.
 
     Attributes:
         protocol: a protocol's name, or "own".
         videos: root of the benchmark, or a folder of videos for each class.
-        manifest: list of one's own videos.
-        classes: other descriptors than the shipped ones, as `ost recognize --classes` takes them.
+        manifest: list of the user's own videos.
+        classes: descriptors that replace the shipped ones, as `ost recognize --classes` takes them.
         backbone, weights, blend, blend_with, device, dtype: see `ost.backbones.load.load_backbone`.
         frames, clips, crops, sampling, min_decoded, method, texts, eps: see `Settings`; texts are its kinds.
-        ablate: also every other way of matching.
-        vanilla: also the untuned weights that tuned ones started from.
+        ablate: also score every other way of matching.
+        vanilla: also score the untuned weights that tuned ones started from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +57,7 @@ class EvaluateConfig(BaseModel):
 
     @property
     def settings(self) -> Settings:
-        """How videos are sampled and matched."""
+        """Return the settings of sampling and matching."""
         texts: Texts = self.texts
         return Settings(
             frames=self.frames,
@@ -71,7 +71,7 @@ class EvaluateConfig(BaseModel):
         )
 
     def anywhere(self) -> EvaluateConfig:
-        """The same with paths that hold in any working directory; names stay names, as they are read first."""
+        """Return a copy with absolute paths; a value that is also a known name is kept, since names take precedence."""
         names = {
             "classes": shipped(),
             "weights": (*PUBLISHED, *BACKBONES),
@@ -80,24 +80,24 @@ class EvaluateConfig(BaseModel):
         changes: dict[str, object] = {}
         for key in ("videos", "manifest", *names):
             value = getattr(self, key)
-            if value and value not in names.get(key, ()) and _is_there(Path(value), folder=key == "videos"):
+            if value and value not in names.get(key, ()) and _exists(Path(value), folder=key == "videos"):
                 changes[key] = type(value)(Path(value).absolute())
         return self.model_copy(update=changes)
 
 
 def parse_config(data: object, source: str) -> EvaluateConfig:
-    """Settings from outside, checked.
+    """Return settings validated from external data.
 
     Args:
         data: setting -> value.
-        source: where they come from, for errors.
+        source: origin of the data, for error messages.
 
     Raises:
-        UsageError: one is unknown or cannot be meant.
+        UsageError: a setting is unknown or invalid.
     """
     try:
         config = EvaluateConfig.model_validate(data)
-        config.settings  # noqa: B018 - refuses what cannot be meant together
+        config.settings  # noqa: B018 - raises on contradictory settings
         return config
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
@@ -109,8 +109,8 @@ def parse_config(data: object, source: str) -> EvaluateConfig:
         ) from None
 
 
-def _is_there(path: Path, *, folder: bool) -> bool:
+def _exists(path: Path, *, folder: bool) -> bool:
     try:
         return path.exists() if folder else path.is_file()
-    except OSError:  # too long for a path, as a list of many names
+    except OSError:  # too long for a path, such as a list of many names
         return False

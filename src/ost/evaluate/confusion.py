@@ -1,4 +1,4 @@
-"""Which classes are taken for which. Pure."""
+"""Compute the confusion matrix and the most confused pairs of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ost.evaluate.run import Answer
 
 
 class Confused(NamedTuple):
-    """A pair of classes: how many of the videos of one are taken for the other, and how many there are."""
+    """A pair of classes, the number of videos of the first taken for the second, and of all videos of the first."""
 
     shown: str
     said: str
@@ -20,16 +20,16 @@ class Confused(NamedTuple):
 
 
 def confusion(answer: Answer) -> Ints:
-    """How many videos of each class (rows) are taken for each class (columns), [A, A]."""
-    said = answer.logits.argmax(1) if answer.paths else np.zeros(0, int)
-    # A video of several labels that is given one of them is right.
-    found = np.zeros((len(answer.names),) * 2, int)
-    np.add.at(found, (answer.labels if answer.paths else said, said), 1)
-    return found
+    """Return the confusion matrix [A, A]: videos by true class (rows) and predicted class (columns)."""
+    predicted = answer.logits.argmax(1) if answer.paths else np.zeros(0, int)
+    # A video with several labels counts as right if the prediction is one of them.
+    matrix = np.zeros((len(answer.names),) * 2, int)
+    np.add.at(matrix, (answer.labels if answer.paths else predicted, predicted), 1)
+    return matrix
 
 
 def worst_pairs(matrix: Ints, names: tuple[str, ...], most: int) -> list[Confused]:
-    """The pairs that lose the most videos, and of those the ones that lose the largest share."""
+    """Return the pairs with the most confused videos; ties are ordered by their share of the class."""
     wrong = matrix - np.diag(np.diag(matrix))
     totals = matrix.sum(1)
     rows, columns = np.nonzero(wrong)

@@ -1,4 +1,4 @@
-"""Videos that show what descriptors and transport do that the baseline does not, and the other way round."""
+"""Select videos that only one of two ways of matching recognises: the requested way or the baseline."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Outcome = Literal["win", "loss"]
 
 
 class Example(NamedTuple):
-    """A video that one of two ways of matching gets right.
+    """A video that only one of two ways of matching recognises.
 
     Attributes:
-        outcome: "win" if the way that was asked for is right, "loss" if the baseline is.
-        question: number of the list.
-        path: the video.
+        outcome: "win" if the requested way is right, "loss" if the baseline is.
+        question: index of the list.
+        path: path of the video.
         truth: its class.
-        said, baseline: what the two ways took for the likeliest.
+        said, baseline: top-1 class of the requested way and of the baseline.
     """
 
     outcome: Outcome
@@ -35,33 +35,35 @@ class Example(NamedTuple):
 def examples(
     lists: Sequence[Answer], baseline: Sequence[Answer], outcome: Outcome, most: int
 ) -> list[Example]:
-    """The clearest wins or losses, one a class and each video once.
+    """Return the clearest wins or losses, at most one per class and per video.
 
-    Clearest is where the two ways differ most in the margin of the right class over its best rival, in units of the
-    spread of all margins of each way, whose scales differ.
+    An example is clear if the two ways differ much in the margin of the right class over the best wrong class. The
+    scales of the ways differ, so each margin is divided by the standard deviation of all margins of its way.
     """
-    found: list[tuple[float, Example]] = []
+    candidates: list[tuple[float, Example]] = []
     gains = [a - b for a, b in zip(_margins(lists), _margins(baseline), strict=True)]
-    for number, (own, other, gain) in enumerate(zip(lists, baseline, gains, strict=True)):
-        right, wrong = (own, other) if outcome == "win" else (other, own)
+    for number, (scores, baseline_scores, gain) in enumerate(zip(lists, baseline, gains, strict=True)):
+        right, wrong = (scores, baseline_scores) if outcome == "win" else (baseline_scores, scores)
         for i in np.flatnonzero(right.right(1) & ~wrong.right(1)):
-            said, was = (answer.names[int(answer.logits[i].argmax())] for answer in (own, other))
-            truth = own.names[int(right.labels[i])]
-            size = float(gain[i]) if outcome == "win" else -float(gain[i])
-            found.append((size, Example(outcome, number, own.paths[i], truth, said, was)))
+            said, baseline_said = (a.names[int(a.logits[i].argmax())] for a in (scores, baseline_scores))
+            truth = scores.names[int(right.labels[i])]
+            clearness = float(gain[i]) if outcome == "win" else -float(gain[i])
+            candidates.append(
+                (clearness, Example(outcome, number, scores.paths[i], truth, said, baseline_said))
+            )
     chosen: list[Example] = []
-    for _, example in sorted(found, key=lambda pair: -pair[0]):
+    for _, example in sorted(candidates, key=lambda pair: -pair[0]):
         if all(example.truth != c.truth and example.path != c.path for c in chosen):
             chosen.append(example)
     return chosen[:most]
 
 
 def _margins(lists: Sequence[Answer]) -> list[Floats]:
-    """Of each video, by list, over the spread of all; 0 where every class is right."""
-    found: list[Floats] = []
+    """Return the margin of each video, by list, over the standard deviation of all; 0 where every class is right."""
+    by_list: list[Floats] = []
     for answer in lists:
-        own = np.where(answer.truth, answer.logits, -np.inf).max(1)
-        rival = np.where(answer.truth, -np.inf, answer.logits).max(1)
-        found.append(np.where(np.isfinite(rival), own - rival, 0.0))
-    spread = float(np.concatenate(found).std()) if any(map(len, found)) else 0.0
-    return [margins / (spread or 1.0) for margins in found]
+        best_true = np.where(answer.truth, answer.logits, -np.inf).max(1)
+        best_wrong = np.where(answer.truth, -np.inf, answer.logits).max(1)
+        by_list.append(np.where(np.isfinite(best_wrong), best_true - best_wrong, 0.0))
+    spread = float(np.concatenate(by_list).std()) if any(map(len, by_list)) else 0.0
+    return [margins / (spread or 1.0) for margins in by_list]

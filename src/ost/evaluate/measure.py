@@ -1,4 +1,4 @@
-"""A configured evaluation, carried out: videos found, towers loaded, every way of matching scored."""
+"""Run a configured evaluation: load the backbone and score every way of matching."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ UNTUNED = "untuned: "
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out.
+    """The results of an evaluation.
 
     Attributes:
-        task: what was scored.
-        backbone: who saw.
-        asked: the way of matching that was asked for.
+        task: the videos and classes.
+        backbone: the backbone that embedded the videos.
+        asked: the requested way of matching.
         answers: scores by way, in the order of the lists; always with the mean-pool baseline.
-        untuned: name and mean-pool scores of the weights that tuned ones started from; None if not asked for.
-        seconds: wall clock of the pass over the videos, without the loading of weights.
-        ranks: how many processes shared it.
-        trained: scored videos that the weights learned from, as far as the folder of their run tells.
+        untuned: name and mean-pool scores of the weights that tuned ones started from; None if not requested.
+        seconds: wall-clock time of the pass over the videos, without loading weights.
+        ranks: number of processes.
+        trained: scored videos that the weights were trained on, as recorded in the folder of their run.
     """
 
     task: Task
@@ -49,51 +49,51 @@ class Measured:
 
     @property
     def lists(self) -> list[Answer]:
-        """The scores that were asked for."""
+        """Return the scores of the requested way of matching."""
         return self.answers[self.asked]
 
     @property
     def baseline(self) -> list[Answer] | None:
-        """The same videos by mean-pooling and names; None where that was asked for."""
+        """Return the scores of mean-pooling and names, or None if that is the requested way."""
         return None if self.asked == MEAN_POOL else self.answers[MEAN_POOL]
 
     @property
     def scored(self) -> int:
-        """How many videos were scored, each counted once."""
+        """Return the number of scored videos, each counted once."""
         return len({path for answer in self.lists for path in answer.paths})
 
     @property
     def missing(self) -> list[Missing]:
-        """What was not scored of each list: videos that could not be read, then those that are not there."""
-        unreadable = [Missing(a.title, *found) for a in self.lists for found in a.unreadable.items()]
+        """Return the videos of each list that were not scored: the unreadable ones, then the missing ones."""
+        unreadable = [Missing(a.title, *fault) for a in self.lists for fault in a.unreadable.items()]
         absent = [Missing(a.title, video, ABSENT) for a in self.lists for video in a.missing]
         return unreadable + absent
 
     @property
     def notices(self) -> list[str]:
-        """What the user should know, each sentence once."""
-        lines = (*self.task.notices, *(line for found in self.lists for line in found.notices))
+        """Return the notices for the user, each sentence once."""
+        lines = (*self.task.notices, *(line for answer in self.lists for line in answer.notices))
         return list(dict.fromkeys(lines))
 
     @property
     def lost(self) -> list[VideoError]:
-        """Videos that were not scored, each once."""
-        causes = {one.video: one.cause for one in reversed(self.missing)}
+        """Return an error for each video that was not scored, each once."""
+        causes = {missing.video: missing.cause for missing in reversed(self.missing)}
         return [VideoError(video, cause) for video, cause in reversed(causes.items())]
 
     def summaries(self) -> dict[str, Summary]:
-        """The numbers by what was matched and how: what was asked for first.
+        """Return the summary of every way of matching, the requested one first.
 
         Raises:
             UsageError: no video could be read.
         """
-        found = {str(way): self._summary(answers) for way, answers in self.answers.items()}
+        by_way = {str(way): self._summary(answers) for way, answers in self.answers.items()}
         if self.untuned:
-            found[f"{UNTUNED}{self.untuned[0]}"] = self._summary(self.untuned[1])
-        return found
+            by_way[f"{UNTUNED}{self.untuned[0]}"] = self._summary(self.untuned[1])
+        return by_way
 
     def untrained(self) -> Summary | None:
-        """The numbers that were asked for without the videos that the weights learned from; None if none is left."""
+        """Return the summary without the videos that the weights were trained on, or None if no video is left."""
         others = [answer.without(self.trained) for answer in self.lists]
         return self._summary(others) if any(answer.paths for answer in others) else None
 
@@ -103,7 +103,7 @@ class Measured:
 
 
 def load(config: EvaluateConfig, device: str, tell: Callable[[str], None]) -> tuple[Backbone, str | None]:
-    """The backbone of a configuration, and the name of the untuned weights where they are asked for too.
+    """Load the backbone of a configuration; return it and the name of the untuned weights, if requested.
 
     Raises:
         UsageError, WeightsError: see `load_backbone`.
@@ -129,27 +129,27 @@ def measure(
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     advance: Advance = lambda: None,
 ) -> Measured:
-    """Score the videos of a task in the way that is asked for and in those it is compared with."""
+    """Score the videos of a task in the requested way and in those it is compared with."""
     settings, asked = task.config.settings, way_of(task.config.settings)
     others = ablation(settings.eps) if task.config.ablate else ()
     ways = tuple(dict.fromkeys((asked, MEAN_POOL, *others)))
     started = time.perf_counter()
     answers = answer(backbone, task.questions, settings, ways, ranks=ranks, advance=advance)
     seconds = time.perf_counter() - started
-    also = None
+    untuned_scores = None
     if untuned is not None:
         with activity("evaluating the untuned weights", task.videos // ranks.world) as evaluating:
-            found = answer(
+            untuned_answers = answer(
                 untuned, task.questions, settings, (MEAN_POOL,), ranks=ranks, advance=evaluating.advance
             )
-        also = untuned.name, found[MEAN_POOL]
-    scored = {path for found in answers[asked] for path in found.paths}
+        untuned_scores = untuned.name, untuned_answers[MEAN_POOL]
+    scored = {path for scores in answers[asked] for path in scores.paths}
     trained = frozenset(path for path in scored if _is_among(path, task.learned))
-    return Measured(task, backbone, asked, answers, also, seconds, ranks.world, trained)
+    return Measured(task, backbone, asked, answers, untuned_scores, seconds, ranks.world, trained)
 
 
 def _is_among(path: str, clips: Mapping[str, Sequence[Path]]) -> bool:
-    """Whether a video is one of these clips, by name; only those of its name are looked up."""
-    own = Path(path)
-    alike = clips.get(own.name, ())
-    return bool(alike) and own.resolve() in {clip.resolve() for clip in alike}
+    """Return whether a video is one of these clips, keyed by file name; only those of its name are resolved."""
+    video = Path(path)
+    namesakes = clips.get(video.name, ())
+    return bool(namesakes) and video.resolve() in {clip.resolve() for clip in namesakes}

@@ -1,4 +1,4 @@
-"""Is a pack any good? Its counts, lengths, tokens and faults, and how far apart its classes are."""
+"""Check a pack: its counts, lengths, tokens and faults, and the separability of its classes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ost.descriptors.pack import Pack
 from ost.evaluate.separability import Embed, Separability, separability
 from ost.types import BOTH, Kind
 
-CONTEXTS = (77, 32)  # what CLIP's text tower reads, and PE-Core's
+CONTEXTS = (77, 32)  # context lengths of the text towers of CLIP and PE-Core
 
 
 @dataclass(frozen=True)
 class PackReport:
-    """What was found in a pack.
+    """The report on a pack.
 
     Attributes:
         pack: the pack.
         counts: per kind, the least and the most descriptors of a class.
         words: per kind, the least, mean and most words of a descriptor.
         longest: tokens of the longest prompt, by CLIP's tokenizer and templates.
-        too_long: context length -> how many prompts do not fit in it.
-        faults: one sentence each; empty if all is well.
+        too_long: context length -> number of prompts that exceed it.
+        faults: one sentence each; empty if there are none.
         separability: None for a pack of one class.
     """
 
@@ -37,7 +37,7 @@ class PackReport:
 
 
 def check_pack(pack: Pack, embed: Embed) -> PackReport:
-    """Look a pack over; `embed` gives unit embeddings [n, D] of texts."""
+    """Return the report on a pack; `embed` returns unit embeddings [n, D] of texts."""
     context = text_context()
     tokens = [n for item in pack.classes for n in prompt_tokens(item, context)]
     counts: dict[Kind, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""A checked pack as a picture: how alike its classes are, which most, and what that does on clips."""
+"""Draw the report on a pack: cosines between classes, the most similar pairs, and accuracy on videos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMATS = ("svg", "png", "pdf")
 
 
 def save_picture(report: PackReport, path: str | Path, accuracy: Mapping[Way, Answer] | None = None) -> None:
-    """Draw a report with at least two classes, and what the pack does on labelled clips.
+    """Draw a report with at least two classes and the accuracy of the pack on labelled videos.
 
     Raises:
         UsageError: the file's ending names no format that can be drawn, or there is one class.
@@ -38,7 +38,7 @@ def save_picture(report: PackReport, path: str | Path, accuracy: Mapping[Way, An
     kind = picture_format(path)
     if report.separability is None:
         raise UsageError(f"pack {report.pack.name!r} has one class, and there is nothing to compare")
-    # A class name is the user's: a dollar sign in it is not mathematics.
+    # Class names come from the user; matplotlib would parse a dollar sign in one as mathematics.
     settings: Any = {"text.parse_math": False, "svg.hashsalt": "ost", "font.size": 9}
     with rc_context(settings):
         figure = Figure(figsize=(11, 5.2), layout="constrained")
@@ -56,7 +56,7 @@ def save_picture(report: PackReport, path: str | Path, accuracy: Mapping[Way, An
 
 
 def picture_format(path: str | Path) -> str:
-    """The format that a file's ending names.
+    """Return the picture format of a file name's extension.
 
     Raises:
         UsageError: it cannot be drawn.
@@ -68,16 +68,16 @@ def picture_format(path: str | Path) -> str:
 
 
 def _draw_cosines(axes: Any, report: PackReport) -> None:
-    found = report.separability
-    assert found is not None
+    separability = report.separability
+    assert separability is not None
     pairs = tuple(torch.triu_indices(len(report.pack), len(report.pack), 1))
     for kind, title in _TITLES.items():
-        values = found.cosines[kind][pairs].numpy()
-        label = f"{title}, mean {found.mean[kind]:.2f}"
+        values = separability.cosines[kind][pairs].numpy()
+        label = f"{title}, mean {separability.mean[kind]:.2f}"
         axes.hist(
             values, bins=60, range=(-0.2, 1), density=True, histtype="step", color=COLOURS[kind], label=label
         )
-        axes.axvline(found.mean[kind], color=COLOURS[kind], linestyle=":")
+        axes.axvline(separability.mean[kind], color=COLOURS[kind], linestyle=":")
     axes.set(xlabel="cosine between two classes", ylabel="density of pairs")
     axes.legend(frameon=False)
 
@@ -86,29 +86,36 @@ _TITLES: dict[Kind, str] = {"name": "names alone", "spatial": "spatial", "tempor
 
 
 def _draw_accuracy(axes: Any, accuracy: Mapping[Way, Answer]) -> None:
-    one = next(iter(accuracy.values()))
+    first = next(iter(accuracy.values()))
     ways = [way.texts for way in accuracy]
-    shares = [100 * float(found.right(1).mean()) for found in accuracy.values()]
+    shares = [100 * float(answer.right(1).mean()) for answer in accuracy.values()]
     bars = axes.barh(ways, shares, color=[COLOURS[way] for way in ways])
     axes.bar_label(bars, fmt="%.1f%%", padding=3)
-    axes.axvline(100 / len(one.names), color="black", linestyle=":", label="chance")
+    axes.axvline(100 / len(first.names), color="black", linestyle=":", label="chance")
     axes.invert_yaxis()
     axes.set(
-        xlabel=f"top-1 of {len(one.names)} classes on {len(one.paths)} clips",
+        xlabel=f"top-1 of {len(first.names)} classes on {len(first.paths)} clips",
         xlim=(0, max(shares) * 1.6 + 1),
     )
     axes.legend(frameon=False, loc="lower right")
 
 
 def _draw_pairs(axes: Any, report: PackReport) -> None:
-    found = report.separability
-    assert found is not None
-    rows = range(len(found.closest))
-    axes.barh(rows, [pair.descriptors for pair in found.closest], color=COLOURS["both"], label="descriptors")
-    axes.scatter(
-        [pair.names for pair in found.closest], rows, color=COLOURS["name"], label="names", zorder=3, s=14
+    separability = report.separability
+    assert separability is not None
+    rows = range(len(separability.closest))
+    axes.barh(
+        rows, [pair.descriptors for pair in separability.closest], color=COLOURS["both"], label="descriptors"
     )
-    titles = [f"{short(pair.first)} | {short(pair.second)}" for pair in found.closest]
+    axes.scatter(
+        [pair.names for pair in separability.closest],
+        rows,
+        color=COLOURS["name"],
+        label="names",
+        zorder=3,
+        s=14,
+    )
+    titles = [f"{short(pair.first)} | {short(pair.second)}" for pair in separability.closest]
     axes.set_yticks(rows, titles, fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="cosine", title="most confusable pairs", xlim=(0, 1))
@@ -116,5 +123,5 @@ def _draw_pairs(axes: Any, report: PackReport) -> None:
 
 
 def short(name: str, most: int = 34) -> str:
-    """A name as it fits beside an axis."""
+    """Return the name, cut to `most` characters to fit beside an axis."""
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""What systems are compared by: lists of a benchmark, how they are counted together, and what is published."""
+"""Define the evaluation protocols: lists of a benchmark, how their numbers combine, and published results."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Combine = Literal["mean", "harmonic"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """A measurement that papers report.
+    """An evaluation protocol, as papers report it.
 
     Attributes:
-        benchmark: whose lists name the videos and the classes.
+        benchmark: name of the benchmark whose lists name the videos and the classes.
         splits: the lists; each is scored among its own classes.
-        note: one line for lists.
+        note: one line that describes the protocol where protocols are listed.
         combine: the mean over the splits, or the harmonic mean of base and novel.
-        published: whose system -> its top-1, as published, in %.
-        draws: if not 0, the videos of all splits are scored among half of the classes, drawn so many times.
+        published: system -> its published top-1, in %.
+        draws: if not 0, the number of times that half of the classes are drawn to score the videos of all splits.
         precision: whether mAP is reported, though every video has one label.
     """
 
@@ -43,17 +43,17 @@ class Protocol:
 
     @property
     def lists(self) -> tuple[str, ...]:
-        """What the rows of the protocol's table are called."""
+        """Return the titles of the rows of the protocol's table."""
         return tuple(f"draw {i}" for i in range(1, self.draws + 1)) or self.splits
 
 
 def ask(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[Question]:
-    """The lists of a protocol, found below a folder, each among its own classes.
+    """Return the lists of a protocol with the videos below a folder, each with its own classes.
 
     Args:
-        protocol: which lists.
+        protocol: the protocol.
         videos: the root of the benchmark.
-        spec: other descriptors than the shipped ones; has to hold the classes of the lists.
+        spec: descriptors that replace the shipped ones; must hold the classes of the lists.
 
     Raises:
         UsageError: no video of a list is there.
@@ -61,24 +61,24 @@ def ask(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[Questi
     """
     benchmark = BENCHMARKS.find(protocol.benchmark)
     pack = resolve(spec or benchmark.pack)
-    found = [listed_clips(benchmark, split, videos) for split in protocol.splits]
+    sources = [listed_clips(benchmark, split, videos) for split in protocol.splits]
     questions = [
-        Question(split, pack.select(class_names(benchmark, split)), *_of(clips))
-        for split, clips in zip(protocol.splits, found, strict=True)
+        Question(split, pack.select(class_names(benchmark, split)), *_question_fields(clips))
+        for split, clips in zip(protocol.splits, sources, strict=True)
     ]
     if not protocol.draws:
         return questions
     labels = {e.video: e.labels[0] for split in protocol.splits for e in read_split(benchmark, split)}
-    return _drawn(protocol, class_names(benchmark), questions, labels)
+    return _draw_classes(protocol, class_names(benchmark), questions, labels)
 
 
-def _drawn(
+def _draw_classes(
     protocol: Protocol, names: Sequence[str], lists: Sequence[Question], labels: Mapping[str, str]
 ) -> list[Question]:
-    """The videos of all lists, each once, among half of the classes, drawn with the seeds 0 to 9.
+    """Return the videos of all lists, each once, among half of the classes, drawn with the seeds 0 to 9.
 
-    Text4Vis draws so too, from its own order of the classes: that of HMDB-51 has two pairs the other way round, and so
-    8 of its 10 draws differ from these by one or two classes.
+    Text4Vis draws in the same way from its own order of the classes. Its order of HMDB-51 has two pairs swapped, so 8
+    of its 10 draws differ from these by one or two classes.
     """
     clips = list(dict.fromkeys(clip for question in lists for clip in question.clips))
     missing = list(dict.fromkeys(video for question in lists for video in question.missing))
@@ -86,19 +86,30 @@ def _drawn(
     for seed, title in enumerate(protocol.lists):
         order = np.random.RandomState(seed).permutation(len(names))[: len(names) // 2]
         drawn = [names[int(i)] for i in order]
-        own = [clip for clip in clips if clip.label in set(drawn)]
-        gone = tuple(video for video in missing if labels[video] in set(drawn))
-        odd = {video: why for q in lists for video, why in q.unclear.items() if labels[video] in set(drawn)}
-        questions.append(Question(title, lists[0].pack.select(drawn), own, gone, lists[0].notices, odd))
+        drawn_clips = [clip for clip in clips if clip.label in set(drawn)]
+        drawn_missing = tuple(video for video in missing if labels[video] in set(drawn))
+        drawn_unclear = {
+            video: why for q in lists for video, why in q.unclear.items() if labels[video] in set(drawn)
+        }
+        questions.append(
+            Question(
+                title,
+                lists[0].pack.select(drawn),
+                drawn_clips,
+                drawn_missing,
+                lists[0].notices,
+                drawn_unclear,
+            )
+        )
     return questions
 
 
-def _of(found: Found) -> tuple[list[Clip], tuple[str, ...], tuple[str, ...], Mapping[str, str]]:
+def _question_fields(found: Found) -> tuple[list[Clip], tuple[str, ...], tuple[str, ...], Mapping[str, str]]:
     return found.clips, found.missing, found.notices, found.unclear
 
 
 def ask_own(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list[Question]:
-    """The user's own videos, among the classes of `spec` or of their labels.
+    """Return the user's own videos, with the classes of `spec` or of their labels.
 
     Raises:
         UsageError: they cannot be read.
@@ -106,7 +117,7 @@ def ask_own(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list
     """
     found = own_clips(videos, manifest, None, "test")
     labels = sorted({label for clip in found.clips for label in (clip.label, *clip.others)})
-    return [Question("own", resolve(spec or labels), *_of(found))]
+    return [Question("own", resolve(spec or labels), *_question_fields(found))]
 
 
 OWN_PROTOCOL = Protocol("", (), "your own videos: --manifest FILE, or --videos with a folder for each class")
@@ -116,7 +127,7 @@ def _protocols() -> dict[str, Protocol]:
     three = ("val1", "val2", "val3")
     zero_shot = "classes that were not trained"
     half = "classes that were not trained, half of them at a time, 10 draws"
-    found = {
+    protocols = {
         "zero-shot/hmdb51": Protocol("hmdb51", three, zero_shot, published=ZERO_SHOT["hmdb51"]),
         "zero-shot/ucf101": Protocol("ucf101", three, zero_shot, published=ZERO_SHOT["ucf101"]),
         "zero-shot/k600": Protocol(
@@ -129,17 +140,19 @@ def _protocols() -> dict[str, Protocol]:
     }
     for name, published in FEW_SHOT.items():
         split = "val" if name == "ssv2" else "val1"
-        found[f"few-shot/{name}"] = Protocol(name, (split,), "after 2, 4, 8 or 16 shots", published=published)
+        protocols[f"few-shot/{name}"] = Protocol(
+            name, (split,), "after 2, 4, 8 or 16 shots", published=published
+        )
     for name in ("k400", "hmdb51", "ucf101", "ssv2"):
         both = ("base-val", "novel-val")
-        found[f"base-to-novel/{name}"] = Protocol(
+        protocols[f"base-to-novel/{name}"] = Protocol(
             name, both, "after 16 shots of half of the classes", "harmonic"
         )
     for name, published in SUPERVISED.items():
-        found[f"supervised/{name}"] = Protocol(
+        protocols[f"supervised/{name}"] = Protocol(
             name, ("val",), "after all training clips", published=published, precision=name == "anet"
         )
-    return found
+    return protocols
 
 
 # OST (CVPR 2024), tables 1 to 4; frames in brackets. K600 has top-1 and top-5.

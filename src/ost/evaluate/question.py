@@ -1,4 +1,4 @@
-"""What is asked of an evaluation: videos, and the classes to tell apart."""
+"""Define a list of videos to evaluate, with the classes to tell apart."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ost.descriptors.pack import Pack
 
 @dataclass(frozen=True)
 class Question:
-    """Videos of one list, and the classes to tell apart.
+    """The videos of one list and the classes to tell apart.
 
     Attributes:
-        title: of the list.
+        title: title of the list.
         pack: the classes.
-        clips: the videos that are there; their labels are of the pack.
-        missing: those that are not.
-        notices: what the user should know of the videos, one sentence each.
-        unclear: video -> why it cannot be told which file it is.
+        clips: the videos that exist; their labels are classes of the pack.
+        missing: the videos that do not exist.
+        notices: notices about the videos for the user, one sentence each.
+        unclear: video -> why its file cannot be determined.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Labelled videos -> logits -> numbers: each video passes through the towers once, however many lists name it."""
+"""Score labelled videos: each passes through the towers once, however many lists name it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ost.recognition.store import stacked, stored_embeddings
 from ost.types import ClassHead, FrameEmbeddings, Kind
 from ost.video.transform import view_preprocess
 
-AT_ONCE = 16  # videos matched together; a score does not depend on it
+AT_ONCE = 16  # videos per batch of the matching; scores do not depend on it
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Answer:
     """The scores of one list.
 
     Attributes:
-        title: of the list.
-        names: A classes.
-        paths: n videos that were scored, in the order of the list.
-        logits: fp32 [n, A]; of several views the log of their mean probability.
-        truth: bool [n, A], what the videos show.
-        missing: videos of the list that are not there.
-        unreadable: path -> cause, with the videos of which it cannot be told which file they are.
-        notices: what the user should know of the classes, one sentence each.
+        title: title of the list.
+        names: names of the A classes.
+        paths: paths of the n scored videos, in the order of the list.
+        logits: fp32 [n, A]; for several views, the log of their mean probability.
+        truth: bool [n, A], the classes of each video.
+        missing: videos of the list that do not exist.
+        unreadable: path -> cause, including videos whose file cannot be determined.
+        notices: notices about the classes for the user, one sentence each.
     """
 
     title: str
@@ -55,35 +55,35 @@ class Answer:
 
     @cached_property
     def labels(self) -> Ints:
-        """The class of each video, [n]; of several, the likeliest by its own logits."""
+        """Return the class of each video, [n]; for a video of several classes, the one with the largest logit."""
         return np.where(self.truth, self.logits, -np.inf).argmax(1)
 
     def without(self, paths: Collection[str]) -> Answer:
-        """The scores of the other videos."""
+        """Return the scores without these videos."""
         kept = np.array([path not in paths for path in self.paths], bool)
         paths_kept = tuple(path for path, keep in zip(self.paths, kept, strict=True) if keep)
         return replace(self, paths=paths_kept, logits=self.logits[kept], truth=self.truth[kept])
 
     def right(self, k: int) -> Bools:
-        """Whether a class of the video is among the first k, [n]."""
+        """Return whether a class of the video is among the first k, [n]."""
         return top(self.logits, self.labels, k)
 
     @property
     def has_several(self) -> bool:
-        """Whether some video has more than one label."""
+        """Return whether some video has more than one label."""
         return bool((self.truth.sum(1) > 1).any())
 
     def mean_per_class(self) -> float:
-        """Top-1, every class counting alike."""
+        """Return top-1 averaged over the classes, each with equal weight."""
         return mean_per_class(self.right(1), self.labels, len(self.names))
 
     def by_class(self) -> dict[str, float]:
-        """Top-1 of each class that some video shows."""
+        """Return the top-1 of each class that some video shows."""
         shares = per_class(self.right(1), self.labels, len(self.names))
         return {name: float(s) for name, s in zip(self.names, shares, strict=True) if not np.isnan(s)}
 
     def mean_average_precision(self) -> float:
-        """Over the probabilities of all videos, of the classes that some video shows."""
+        """Return the mAP of the probabilities of all videos, over the classes that some video shows."""
         shifted = self.logits - self.logits.max(1, keepdims=True)
         exp = np.exp(shifted)
         return mean_average_precision(exp / exp.sum(1, keepdims=True), self.truth)
@@ -98,84 +98,85 @@ def answer(
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     advance: Callable[[], None] = lambda: None,
 ) -> dict[Way, list[Answer]]:
-    """Score every video of every list once, in one pass of the towers, in each way.
+    """Score every video of every list in each way of matching, in one pass of the towers.
 
-    Videos are matched in blocks that depend on the lists alone, and each rank takes whole blocks: with any number of
-    ranks the scores are the same to the bit, and all ranks return all of them.
+    Videos are matched in blocks that depend on the lists alone, and each rank takes whole blocks. With any number of
+    ranks the scores are the same to the bit, and every rank returns all scores.
 
     Args:
-        backbone: who sees.
-        questions: the lists; a video of several is embedded once.
-        settings: how videos are sampled, and how they are matched where there are no `ways`.
-        ways: how they are matched.
+        backbone: the backbone that embeds the videos and classes.
+        questions: the lists; a video of several lists is embedded once.
+        settings: sampling, and the way of matching if `ways` is empty.
+        ways: the ways of matching.
         ranks: the processes that share the videos.
-        advance: is called after each video of this rank.
+        advance: called after each video of this rank.
     """
-    view_preprocess(backbone.preprocess, settings.crops)  # refuses before all texts are embedded
+    # Raises on unusable crops, before the texts are embedded.
+    view_preprocess(backbone.preprocess, settings.crops)
     ways = ways or (way_of(settings),)
     kinds: list[Kind] = list(dict.fromkeys(kind for way in ways for kind in way.kinds))
     heads = [class_head(backbone, q.pack, kinds) for q in questions]
-    wanted = [{str(clip.path) for clip in q.clips} for q in questions]
+    list_paths = [{str(clip.path) for clip in q.clips} for q in questions]
     paths = list(dict.fromkeys(str(clip.path) for q in questions for clip in q.clips))
     blocks = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)][ranks.rank :: ranks.world]
-    found = _Scored([[{} for _ in questions] for _ in ways], {})
-    for embedded in _embedded(backbone, blocks, settings, found.unreadable, advance):
-        for q, (head, own) in enumerate(zip(heads, wanted, strict=True)):
-            some = {path: frames for path, frames in embedded.items() if path in own}
-            for w, way in enumerate(ways if some else ()):
-                logits = _logits(list(some.values()), head, way).cpu().numpy()
-                found.logits[w][q].update(zip(some, logits, strict=True))
-    found = _merged(ranks.gather(found))
+    scored = _Scored([[{} for _ in questions] for _ in ways], {})
+    for embedded in _embed_blocks(backbone, blocks, settings, scored.unreadable, advance):
+        for q, (head, members) in enumerate(zip(heads, list_paths, strict=True)):
+            listed = {path: frames for path, frames in embedded.items() if path in members}
+            for w, way in enumerate(ways if listed else ()):
+                logits = _logits(list(listed.values()), head, way).cpu().numpy()
+                scored.logits[w][q].update(zip(listed, logits, strict=True))
+    scored = _merge(ranks.gather(scored))
     return {
         way: [
-            replace(_answer(q, own, found.unreadable), notices=head.notices)
-            for q, own, head in zip(questions, logits, heads, strict=True)
+            replace(_answer(q, by_path, scored.unreadable), notices=head.notices)
+            for q, by_path, head in zip(questions, logits, heads, strict=True)
         ]
-        for way, logits in zip(ways, found.logits, strict=True)
+        for way, logits in zip(ways, scored.logits, strict=True)
     }
 
 
 class _Scored(NamedTuple):
-    """Logits by way, list and path, and the cause of what could not be read, by path."""
+    """Logits by way, list and path, and path -> cause of unreadable videos."""
 
     logits: list[list[dict[str, Floats]]]
     unreadable: dict[str, str]
 
 
-def _merged(shares: Sequence[_Scored]) -> _Scored:
-    """The shares of all ranks as one."""
-    whole, *others = shares
+def _merge(shares: Sequence[_Scored]) -> _Scored:
+    """Merge the scores of all ranks into those of the first."""
+    merged, *others = shares
     for share in others:
-        whole.unreadable.update(share.unreadable)
-        for mine, theirs in zip(whole.logits, share.logits, strict=True):
-            for own, more in zip(mine, theirs, strict=True):
-                own.update(more)
-    return whole
+        merged.unreadable.update(share.unreadable)
+        for merged_lists, lists in zip(merged.logits, share.logits, strict=True):
+            for target, source in zip(merged_lists, lists, strict=True):
+                target.update(source)
+    return merged
 
 
-def _embedded(
+def _embed_blocks(
     backbone: Backbone,
     blocks: Sequence[Sequence[str]],
     settings: Settings,
     unreadable: dict[str, str],
     advance: Callable[[], None],
 ) -> Iterator[dict[str, FrameEmbeddings]]:
-    """Embeddings by path, block by block; what cannot be read is put down."""
+    """Yield path -> embeddings of each block; add path -> cause of unreadable videos to `unreadable`."""
     paths = [path for block in blocks for path in block]
     with contextlib.closing(stored_embeddings(backbone, paths, settings.views)) as results:
         for block in blocks:
             readable: dict[str, FrameEmbeddings] = {}
-            for path, found in zip(block, results, strict=False):
+            for path, result in zip(block, results, strict=False):
                 advance()
-                if isinstance(found, VideoError):
-                    unreadable[path] = found.cause
+                if isinstance(result, VideoError):
+                    unreadable[path] = result.cause
                 else:
-                    readable[path] = found
+                    readable[path] = result
             yield readable
 
 
 def _logits(embedded: Sequence[FrameEmbeddings], head: ClassHead, way: Way) -> Tensor:
-    """[n, A] of n videos; of several views the log of the mean of their probabilities."""
+    """Return the logits [n, A] of n videos; for several views, the log of their mean probability."""
     scores = match(stacked(embedded), head, method=way.method, kinds=way.kinds, eps=way.weight).logits
     views = scores.unflatten(0, (len(embedded), -1))
     count = views.shape[1]

@@ -1,9 +1,9 @@
-"""The folder of an evaluation: what was asked, what made the numbers, the numbers, and every logit.
+"""Save and load the folder of an evaluation: its settings, environment, numbers and all logits.
 
-run/run.json         settings, hashes of weights and packs, environment, numbers, videos that were lost
-    missing.csv      the videos of the lists that were not there or could not be read, and why
+run/run.json         settings, hashes of weights and packs, environment, numbers, missing and unreadable videos
+    missing.csv      the missing and unreadable videos of the lists, with the cause
     scores.parquet   a row for each list and video: list, path, label, labels, and "logit:NAME" for every class
-    index.html       the page
+    index.html       the report page
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ LIBRARIES = ("ost-video", "torch", "open_clip_torch", "av", "numpy")
 
 
 def save_run(folder: Path, measured: Measured) -> None:
-    """Write the numbers, then the scores; each whole or not at all.
+    """Write the scores, the missing videos and the record; each file is written whole or not at all.
 
     Raises:
         OSError: a file cannot be written.
     """
-    # Made before anything is written: where nothing was scored there is no record, and nothing is left behind.
+    # Built before any file is written: it raises if nothing was scored, and then no file is left behind.
     text = printable(json.dumps(record(measured), indent=2, ensure_ascii=False)) + "\n"
     save_scores(folder / SCORES, measured)
     save_missing(folder, measured.missing)
@@ -53,7 +53,7 @@ def save_run(folder: Path, measured: Measured) -> None:
 
 
 def record(measured: Measured) -> dict[str, Any]:
-    """What is kept of an evaluation, for JSON."""
+    """Return the record of an evaluation, as run.json holds it."""
     task, backbone = measured.task, measured.backbone
     return {
         "schema": SCHEMA,
@@ -66,18 +66,18 @@ def record(measured: Measured) -> dict[str, Any]:
         "environment": environment(measured),
         "seconds": round(measured.seconds, 2),
         "videos": task.videos,
-        "numbers": {what: found.as_dict() for what, found in measured.summaries().items()},
+        "numbers": {title: summary.as_dict() for title, summary in measured.summaries().items()},
         "trained_on": _trained_on(measured),
         "published": dict(task.protocol.published),
         "classes": {question.title: list(question.pack.names) for question in task.questions},
-        "by_class": {found.title: found.by_class() for found in measured.lists if found.paths},
-        "missing": {found.title: list(found.missing) for found in measured.lists},
-        "unreadable": {path: cause for found in measured.lists for path, cause in found.unreadable.items()},
+        "by_class": {answer.title: answer.by_class() for answer in measured.lists if answer.paths},
+        "missing": {answer.title: list(answer.missing) for answer in measured.lists},
+        "unreadable": {path: cause for answer in measured.lists for path, cause in answer.unreadable.items()},
     }
 
 
 def _trained_on(measured: Measured) -> dict[str, Any]:
-    """How many of the videos the weights learned from, and the numbers without them."""
+    """Return the number of videos that the weights were trained on, and the numbers without them."""
     if not measured.trained:
         return {"videos": 0}
     others = measured.untrained()
@@ -85,7 +85,7 @@ def _trained_on(measured: Measured) -> dict[str, Any]:
 
 
 def environment(measured: Measured) -> dict[str, Any]:
-    """What else may move a number: versions, machine, device."""
+    """Return the environment that may affect the numbers: versions, machine, device."""
     import torch
 
     device = str(measured.backbone.device)
@@ -101,7 +101,7 @@ def environment(measured: Measured) -> dict[str, Any]:
 
 
 def save_scores(path: Path, measured: Measured) -> None:
-    """Write the logits of the way that was asked for; a class that a list does not have is null there.
+    """Write the logits of the requested way of matching; null where a list lacks the class.
 
     Raises:
         OSError: the file cannot be written.
@@ -118,12 +118,12 @@ def _table(lists: Sequence[Answer], root: Path) -> pa.Table:
     import pyarrow as pa
 
     titles = [answer.title for answer in lists for _ in answer.paths]
-    paths = [_below(path, root) for answer in lists for path in answer.paths]
-    labels = [shown for answer in lists for shown in _shown(answer)]
+    paths = [_relative_path(path, root) for answer in lists for path in answer.paths]
+    labels = [names for answer in lists for names in _label_names(answer)]
     columns: dict[str, Any] = {
         "list": pa.array(titles, pa.string()),
         "path": pa.array(paths, pa.string()),
-        "label": pa.array([shown[0] for shown in labels], pa.string()),
+        "label": pa.array([names[0] for names in labels], pa.string()),
         "labels": pa.array(labels, pa.list_(pa.string())),
     }
     names = dict.fromkeys(name for answer in lists for name in answer.names)
@@ -134,9 +134,9 @@ def _table(lists: Sequence[Answer], root: Path) -> pa.Table:
     return pa.table(columns)
 
 
-def _shown(answer: Answer) -> Iterator[list[str]]:
-    for own, first in zip(answer.truth, answer.labels, strict=True):
-        others = [int(a) for a in np.flatnonzero(own) if a != first]
+def _label_names(answer: Answer) -> Iterator[list[str]]:
+    for truth, first in zip(answer.truth, answer.labels, strict=True):
+        others = [int(a) for a in np.flatnonzero(truth) if a != first]
         yield [answer.names[a] for a in (int(first), *others)]
 
 
@@ -146,22 +146,22 @@ def _column(answer: Answer, name: str) -> Floats:
     return answer.logits[:, answer.names.index(name)].astype(np.float32)
 
 
-def _below(path: str, root: Path) -> str:
-    """A path below the root of the videos, so that two machines call it alike; bytes that are no text are replaced."""
+def _relative_path(path: str, root: Path) -> str:
+    """Return a path relative to the root of the videos, the same on any machine; undecodable bytes are replaced."""
     relative = os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
     return printable(relative.replace(os.sep, "/"))
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A run as it was saved.
+    """A saved run.
 
     Attributes:
-        folder: where it lies.
-        config: what was asked.
-        record: all of run.json.
-        lists, paths: of each row.
-        labels: each row's classes.
+        folder: folder of the run.
+        config: its settings.
+        record: contents of run.json.
+        lists, paths: list and video of each row.
+        labels: classes of each row.
         logits: fp32 [n, A] over the union of all classes; NaN where a list lacks the class.
         columns: class name -> column of `logits`.
     """
@@ -177,70 +177,72 @@ class Saved:
 
     @cached_property
     def right(self) -> Bools:
-        """Whether the first class is a class of the video, [n]; of equal logits the first in its list counts."""
+        """Return whether the top-1 class is right, [n]; of equal logits the first class of the list counts."""
         columns = {
             title: [self.columns[name] for name in names] for title, names in self.record["classes"].items()
         }
-        found: list[bool] = []
+        right: list[bool] = []
         for title, labels, logits in zip(self.lists, self.labels, self.logits, strict=True):
-            own = columns[title]
-            found.append(own[int(logits[own].argmax())] in {self.columns[label] for label in labels})
-        return np.array(found, bool)
+            list_columns = columns[title]
+            right.append(
+                list_columns[int(logits[list_columns].argmax())] in {self.columns[label] for label in labels}
+            )
+        return np.array(right, bool)
 
 
 def load_run(folder: Path) -> Saved:
     """Read a saved run.
 
     Raises:
-        UsageError: the folder holds none, or what it holds cannot be read.
+        UsageError: the folder holds no run, or one that cannot be read.
     """
     data = read_record(folder)
     config = parse_config(data.get("config"), str(folder / RUN))
-    place = folder / SCORES
+    path = folder / SCORES
     try:
-        saved = Saved(folder, config, data, *_read_scores(place))
-        saved.right  # noqa: B018 - the classes of the lists have their columns
+        saved = Saved(folder, config, data, *_read_scores(path))
+        saved.right  # noqa: B018 - raises if a class of a list has no column
         return saved
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{place}: does not hold the scores of a run ({first_line(error)})") from error
+        raise UsageError(f"{path}: does not hold the scores of a run ({first_line(error)})") from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The run.json of a folder.
+    """Return the contents of run.json in a folder.
 
     Raises:
-        UsageError: there is none that can be read.
+        UsageError: there is no readable run.json.
     """
-    place = folder / RUN
-    if (folder / TRAINING).exists() and not place.exists():
+    path = folder / RUN
+    if (folder / TRAINING).exists() and not path.exists():
         raise UsageError(f"{folder}: holds a training run, not an evaluation")
     try:
-        if place.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{place}: larger than {MAX_BYTES >> 30} GiB, which no record of a run is")
-        data = json.loads(place.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_BYTES >> 30} GiB, which no record of a run is")
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder}: holds no run that can be read ({first_line(error)})") from error
     groups = ("config", "packs", "environment", "classes")
     if (
         not isinstance(data, dict)
-        or (type(data.get("schema")), data.get("schema")) != (int, SCHEMA)  # true is 1 too
+        or (type(data.get("schema")), data.get("schema")) != (int, SCHEMA)  # JSON true equals 1
         or not all(isinstance(data.get(group), dict) for group in groups)
     ):
-        raise UsageError(f"{place}: is not the record of a run, schema {SCHEMA}")
+        raise UsageError(f"{path}: is not the record of a run, schema {SCHEMA}")
     return data
 
 
-def _read_scores(place: Path) -> tuple[list[str], list[str], list[list[str]], Floats, dict[str, int]]:
+def _read_scores(path: Path) -> tuple[list[str], list[str], list[list[str]], Floats, dict[str, int]]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(place)
+    table = pq.read_table(path)
     names = [name for name in table.column_names if name.startswith(LOGIT)]
     columns = {name.removeprefix(LOGIT): i for i, name in enumerate(names)}
     logits = np.stack([table[name].to_numpy().astype(np.float32) for name in names], axis=1)
     lists, paths, labels = (table[name].to_pylist() for name in ("list", "path", "labels"))
     if not all(isinstance(text, str) for text in (*lists, *paths)) or not all(labels):
         raise ValueError("a row lacks its list, its path or its labels")
-    if unknown := {label for own in labels for label in own} - columns.keys():
+    if unknown := {label for row in labels for label in row} - columns.keys():
         raise ValueError(f"a video has the class {min(unknown)!r}, which has no column")
     if np.isnan(logits).all(1).any():
         raise ValueError("a video has no logit")

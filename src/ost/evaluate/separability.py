@@ -1,7 +1,7 @@
-"""How far apart a pack's classes are in a text tower's eyes: the measure of OST (CVPR 2024, section 3.1).
+"""Measure the separability of a pack's classes in a text tower (OST, CVPR 2024, section 3.1).
 
-The paper holds that descriptors help because class names alone lie too near to each other: the mean cosine
-over all pairs of classes falls from .80 (names) to .69 (descriptors) on Kinetics-400 with CLIP's text tower.
+The paper argues that descriptors help because class names alone lie too close together: the mean cosine over
+all pairs of classes falls from .80 (names) to .69 (descriptors) on Kinetics-400 with CLIP's text tower.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 
 class Pair(NamedTuple):
-    """Two classes and how alike they are: by descriptors (mean of both kinds), and by names."""
+    """Two classes and their cosines: of descriptors (mean of both kinds) and of names."""
 
     first: str
     second: str
@@ -39,7 +39,7 @@ class Separability:
         cosines: per kind ("name", "spatial", "temporal"), fp32 [A, A].
         mean: per kind, the mean over all pairs of different classes.
         own_name: per kind of descriptors, the share of classes whose nearest class name is their own.
-        closest: the most confusable pairs, the nearest first.
+        closest: the pairs with the highest cosines of descriptors, highest first.
     """
 
     cosines: dict[Kind, Tensor]
@@ -49,13 +49,13 @@ class Separability:
 
 
 def separability(pack: Pack, embed: Embed) -> Separability:
-    """Measure a pack of at least two classes, names and descriptors as they stand, without templates.
+    """Return the separability of a pack of at least two classes, from names and descriptors without templates.
 
-    A class is the mean of its descriptors' unit embeddings, normalised; one without descriptors of a kind is
-    its name.
+    A class is the mean of the unit embeddings of its descriptors, normalised. A class without descriptors of a kind
+    is represented by its name.
 
     Args:
-        pack: A classes.
+        pack: the A classes.
         embed: texts -> unit embeddings [n, D].
     """
     classes: dict[Kind, Tensor] = {"name": embed(pack.names).float()}
@@ -66,14 +66,14 @@ def separability(pack: Pack, embed: Embed) -> Separability:
         classes[kind] = normalize(torch.stack(means), dim=-1)
     cosines: dict[Kind, Tensor] = {kind: (values @ values.T).cpu() for kind, values in classes.items()}
     pairs = tuple(torch.triu_indices(len(pack), len(pack), 1))
-    own: dict[Kind, float] = {}
+    own_name: dict[Kind, float] = {}
     for kind in BOTH:
         nearest = (classes[kind] @ classes["name"].T).argmax(1).cpu()
-        own[kind] = (nearest == torch.arange(len(pack))).float().mean().item()
+        own_name[kind] = (nearest == torch.arange(len(pack))).float().mean().item()
     return Separability(
         cosines,
         {kind: float(values[pairs].mean()) for kind, values in cosines.items()},
-        own,
+        own_name,
         _closest(pack, cosines, pairs),
     )
 

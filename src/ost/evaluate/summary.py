@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, as a table shows them and a file keeps them."""
+"""Summarise the scores of an evaluation, per list and over the lists."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ost.evaluate.run import Answer
 
 @dataclass(frozen=True)
 class Row:
-    """The numbers of one list, shares of 1.
+    """The metrics of one list, as fractions.
 
     Attributes:
-        title: of the list.
-        videos, classes: how many were scored, among how many.
-        top1, top5: right at the first, and among the first five.
-        interval: of top-1, 95%, over videos.
-        mean_class: top-1, every class counting alike.
-        average_precision: mean over classes; None where every video has one label and it was not asked for.
-        missing, unreadable: how many videos of the list were not there, and could not be read.
+        title: title of the list.
+        videos, classes: number of scored videos, and of classes.
+        top1, top5: share of videos with a right class first, and among the first five.
+        interval: 95% interval of top-1 over videos.
+        mean_class: top-1 averaged over the classes.
+        average_precision: mean over classes (mAP); None if every video has one label and it was not requested.
+        missing, unreadable: number of videos of the list that do not exist, and that could not be read.
     """
 
     title: str
@@ -41,13 +41,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The numbers of a protocol.
+    """The metrics of a protocol.
 
     Attributes:
-        rows: of its lists.
-        top1: mean over the lists with its 95% interval over videos.
+        rows: one per list.
+        top1: mean over the lists, with its 95% interval over videos.
         spread: sample standard deviation of top-1 over the lists; None for one list.
-        top5, mean_class, average_precision: means over the lists; mAP None where no list has it.
+        top5, mean_class, average_precision: means over the lists; mAP is None if no list has it.
         harmonic: harmonic mean of base and novel top-1; None for other protocols.
     """
 
@@ -60,17 +60,17 @@ class Summary:
     harmonic: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the metrics as nested dicts, for JSON."""
         return asdict(self)
 
 
 def summary(answers: Sequence[Answer], *, harmonic: bool = False, precision: bool = False) -> Summary:
-    """The numbers of scored lists; one without a video that could be scored has no row and no part in the means.
+    """Return the metrics of scored lists; a list without a scored video has no row and is left out of the means.
 
     Args:
-        answers: the lists.
-        harmonic: whether they are base and novel classes.
-        precision: whether mAP is wanted though every video has one label.
+        answers: the scores of the lists.
+        harmonic: whether the lists are base and novel classes.
+        precision: whether to compute mAP even if every video has one label.
 
     Raises:
         UsageError: no list has a video.

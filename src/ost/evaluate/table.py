@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as rows of text: for the terminal and for the page."""
+"""Format the metrics of an evaluation as rows of text, for the terminal and the report page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COUNTS = ("missing", "unreadable")
 
 
 class NumbersTable(NamedTuple):
-    """A table of shares in percent, and what is said under it.
+    """A table of metrics in percent, with the notes below it.
 
     Attributes:
-        columns: their titles.
-        texts: how many of them, from the left, are texts; the others are numbers.
-        rows: a row may end early.
-        lines: sentences.
-        warning: a sentence that comes before everything else, for numbers that are not what they seem; else empty.
+        columns: titles of the columns.
+        texts: number of columns, from the left, that hold text; the others hold numbers.
+        rows: the cells; a row may end early.
+        lines: notes below the table.
+        warning: a sentence to show first if the numbers may mislead; else empty.
     """
 
     columns: tuple[str, ...]
@@ -31,30 +31,32 @@ class NumbersTable(NamedTuple):
 
 
 def table_of(measured: Measured) -> NumbersTable:
-    """Every list as it was asked for, the means over the lists in every way, and the published numbers.
+    """Return the table of every list in the requested way, the means in every way, and the published numbers.
 
     Raises:
         UsageError: no video could be scored.
     """
     summaries = measured.summaries()
-    asked, *others = summaries.items()
-    precision = any(row.average_precision is not None for row in asked[1].rows)
+    requested, *others = summaries.items()
+    precision = any(row.average_precision is not None for row in requested[1].rows)
     rows: list[list[str]] = []
-    for row in asked[1].rows:
+    for row in requested[1].rows:
         shares = [_percent(row.top1), _span(row.interval), _percent(row.top5), _percent(row.mean_class)]
         shares += [_percent(row.average_precision)] if precision else []
         counts = [str(row.missing), str(row.unreadable)]
-        rows.append([asked[0], row.title, str(row.videos), str(row.classes), *shares, *counts])
-    several = len(asked[1].rows) > 1
-    rows += [_means(what, found, precision) for what, found in ([asked] if several else []) + others]
+        rows.append([requested[0], row.title, str(row.videos), str(row.classes), *shares, *counts])
+    several = len(requested[1].rows) > 1
+    rows += [
+        _means(title, summary, precision) for title, summary in ([requested] if several else []) + others
+    ]
     published = measured.task.protocol.published.items()
-    rows += [[f"published, {who}", "", "", "", number] for who, number in published]
+    rows += [[f"published, {system}", "", "", "", number] for system, number in published]
     columns = (*COLUMNS, *(["mAP"] if precision else []), *COUNTS)
-    return NumbersTable(columns, 2, rows, _lines(measured, asked[1]), _trained_on(measured))
+    return NumbersTable(columns, 2, rows, _lines(measured, requested[1]), _trained_on(measured))
 
 
 def _trained_on(measured: Measured) -> str:
-    """That these weights have seen some of the videos in training, and the number without them."""
+    """Return a warning that the weights were trained on some of the videos, with top-1 without them; else ""."""
     count, total = len(measured.trained), measured.scored
     if not count:
         return ""
@@ -66,27 +68,27 @@ def _trained_on(measured: Measured) -> str:
     )
 
 
-def _means(what: str, found: Summary, precision: bool) -> list[str]:
-    several = len(found.rows) > 1
-    counts = ["", ""] if several else [str(found.rows[0].videos), str(found.rows[0].classes)]
-    spread = "" if found.spread is None else f" ± {100 * found.spread:.1f}"
+def _means(title: str, summary: Summary, precision: bool) -> list[str]:
+    several = len(summary.rows) > 1
+    counts = ["", ""] if several else [str(summary.rows[0].videos), str(summary.rows[0].classes)]
+    spread = "" if summary.spread is None else f" ± {100 * summary.spread:.1f}"
     return [
-        what,
-        f"mean of {len(found.rows)}" if several else found.rows[0].title,
+        title,
+        f"mean of {len(summary.rows)}" if several else summary.rows[0].title,
         *counts,
-        _percent(found.top1.mean) + spread,
-        _span(found.top1),
-        _percent(found.top5),
-        _percent(found.mean_class),
-        *([_percent(found.average_precision)] if precision else []),
+        _percent(summary.top1.mean) + spread,
+        _span(summary.top1),
+        _percent(summary.top5),
+        _percent(summary.mean_class),
+        *([_percent(summary.average_precision)] if precision else []),
     ]
 
 
-def _lines(measured: Measured, asked: Summary) -> list[str]:
+def _lines(measured: Measured, requested: Summary) -> list[str]:
     lines: list[str] = []
-    if asked.harmonic is not None:
-        lines.append(f"harmonic mean of base and novel {_percent(asked.harmonic)}")
-    if empty := [found.title for found in measured.lists if not found.paths]:
+    if requested.harmonic is not None:
+        lines.append(f"harmonic mean of base and novel {_percent(requested.harmonic)}")
+    if empty := [answer.title for answer in measured.lists if not answer.paths]:
         lines.append(f"without a video that could be scored, and so in no mean: {', '.join(empty)}")
     videos, seconds = measured.task.videos, measured.seconds
     shared = f" by {measured.ranks} ranks" if measured.ranks > 1 else ""

@@ -1,4 +1,4 @@
-"""What an evaluation scores: the videos and classes that a configuration means, found without importing torch."""
+"""Resolve the videos and classes of an evaluation, without importing torch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MIRRORED = 10  # crops, of which half are mirrored
 
 @dataclass(frozen=True)
 class Task:
-    """What there is to score.
+    """The videos and classes to score.
 
     Attributes:
-        config: what was asked.
-        protocol: how the lists are counted together.
+        config: the settings.
+        protocol: the protocol, which says how the numbers of the lists combine.
         questions: the lists.
-        learned: clips that the weights were trained on, by their names, where the folder of their run tells.
-        warnings: what the user should know of these, one sentence each.
+        learned: file name -> clips that the weights were trained on, as recorded in the folder of their run.
+        warnings: warnings about `learned` for the user, one sentence each.
     """
 
     config: EvaluateConfig
@@ -37,17 +37,17 @@ class Task:
 
     @property
     def videos(self) -> int:
-        """How many videos there are, each counted once."""
+        """Return the number of videos, each counted once."""
         return len({str(clip.path) for question in self.questions for clip in question.clips})
 
     @property
     def notices(self) -> list[str]:
-        """What the user should know of the videos and the classes."""
+        """Return the notices about the videos and classes for the user."""
         return [*self.warnings, *(line for q in self.questions for line in (*q.notices, *q.pack.notices))]
 
 
 def find_task(config: EvaluateConfig) -> Task:
-    """The videos and classes that a configuration means.
+    """Return the videos and classes that a configuration selects.
 
     Raises:
         UsageError: they cannot be found, or settings contradict each other.
@@ -65,16 +65,16 @@ def find_task(config: EvaluateConfig) -> Task:
             f"{MIRRORED} crops mirror the picture, and these classes tell left from right; use 5"
         )
     try:
-        return Task(config, protocol, questions, _learned(config.weights))
+        return Task(config, protocol, questions, _trained_clips(config.weights))
     except UsageError as error:
         warning = f"it cannot be told which videos these weights were trained on ({error})"
         return Task(config, protocol, questions, warnings=(warning,))
 
 
-def _learned(weights: str | None) -> dict[str, list[Path]]:
-    """The clips that weights were trained on, by their names."""
-    listed = None if weights is None else trained_on(weights)
+def _trained_clips(weights: str | None) -> dict[str, list[Path]]:
+    """Return file name -> clips that the weights were trained on."""
+    manifest = None if weights is None else trained_on(weights)
     clips: dict[str, list[Path]] = {}
-    for clip in read_manifest(listed) if listed else ():
+    for clip in read_manifest(manifest) if manifest else ():
         clips.setdefault(clip.path.name, []).append(clip.path)
     return clips

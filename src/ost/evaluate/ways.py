@@ -1,4 +1,4 @@
-"""The ways of matching that are set against each other: which texts stand for a class, and how they meet frames."""
+"""Define the ways of matching to compare: which texts represent a class, and how they are matched with frames."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Way:
     """One way of matching.
 
     Attributes:
-        texts: which prompts stand for a class; "names" is one prompt with the name alone.
+        texts: the prompts that represent a class; "names" is one prompt with the name alone.
         matched: "mean-pool" averages the frames and compares them with the name, as ViFi-CLIP does; "mean" is the
             mean of all similarities, the limit of transport at infinite eps; "transport" adds the transported score.
-        eps: entropic weight of the transport; of no effect on the others.
+        eps: entropic weight of the transport; ignored by the others.
     """
 
     texts: Texts
@@ -40,17 +40,17 @@ class Way:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of prompts that are matched."""
+        """Return the kinds of prompts to match."""
         return KINDS[self.texts]
 
     @property
     def method(self) -> Method:
-        """As `match` calls it."""
+        """Return the `method` argument of `match`."""
         return "mean" if self.matched == "mean-pool" else "ot"
 
     @property
     def weight(self) -> float:
-        """The entropic weight as `match` takes it."""
+        """Return the `eps` argument of `match`."""
         return math.inf if self.matched == "mean" else self.eps
 
 
@@ -58,7 +58,7 @@ MEAN_POOL = Way("names", "mean-pool")
 
 
 def way_of(settings: Settings) -> Way:
-    """The way that settings ask for."""
+    """Return the way of matching that settings select."""
     if settings.method == "mean":
         return MEAN_POOL
     texts: Texts = next(texts for texts in TEXTS if set(KINDS[texts]) == set(settings.kinds))
@@ -66,7 +66,7 @@ def way_of(settings: Settings) -> Way:
 
 
 def ablation(eps: float = EPS) -> tuple[Way, ...]:
-    """Names, spatial, temporal and both, pooled and transported."""
+    """Return every way of matching: names, spatial, temporal and both, each pooled and transported."""
     ways: list[Way] = []
     for texts in TEXTS:
         ways += [MEAN_POOL if texts == "names" else Way(texts, "mean"), Way(texts, "transport", eps)]

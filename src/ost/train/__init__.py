@@ -1,1 +1,1 @@
-"""Learning from labelled clips: from two a class to whole benchmarks."""
+"""Train on labelled clips, from two per class to whole benchmarks."""

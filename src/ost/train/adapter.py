@@ -1,6 +1,6 @@
-"""An adapter from a few labelled clips: frozen towers, stored embeddings, seconds.
+"""Fit an adapter to a few labelled clips in seconds, from the cached embeddings of frozen towers.
 
-Logits of the descriptors, at a temperature that fits the examples, plus a linear map of the features:
+The logits are those of the descriptors, at a temperature fitted to the examples, plus a linear map of the features:
 
     logits = tau * match(v + U D x, head) + W x + b,    x unit features from the examples' mean, averaged over a clip
 
@@ -35,7 +35,7 @@ RANK, RESIDUAL_STEPS = 16, 8
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled clips as a frozen backbone sees them.
+    """Labelled clips, embedded by a frozen backbone.
 
     Attributes:
         frames: embeddings and raw features of n clips.
@@ -48,12 +48,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An adapter, and how its settings were found.
+    """A fitted adapter and the cross-validation that chose its penalty.
 
     Attributes:
-        adapter: what was learned.
-        penalty: the L2 weight that cross-validation chose.
-        losses: penalty -> cross-validated loss, nats a clip; empty where a class has but one example.
+        adapter: the learned parameters.
+        penalty: the L2 weight chosen by cross-validation.
+        losses: penalty -> cross-validated loss, nats per clip; empty if no class has two examples.
     """
 
     adapter: Adapter
@@ -69,28 +69,28 @@ class Linear(NamedTuple):
 
 
 def fit_adapter(backbone: Backbone, head: ClassHead, examples: Examples, config: TrainConfig) -> Fitted:
-    """Learn an adapter; the same examples give the same adapter, to the bit on one machine.
+    """Fit an adapter to the examples; deterministic to the bit on one machine.
 
     Args:
         backbone: frozen.
-        head: the classes, with the backbone's own logit scale.
-        examples: of these classes; those of which there is none are left as they are.
+        head: the classes, with the logit scale of the backbone.
+        examples: of these classes; a class without examples is left unchanged.
         config: `kinds`, `eps` and `frames` are read.
     """
     frames = examples.frames
-    shown, labels = torch.unique(examples.labels, return_inverse=True)
-    head = _some_classes(head, shown)
+    classes, labels = torch.unique(examples.labels, return_inverse=True)
+    head = _some_classes(head, classes)
     unit = frames.unit_features
     centre = unit.mean((0, 1))
     pooled = normalize(unit - centre, dim=-1).mean(1)
     zero_shot = match(frames, head, kinds=config.kinds, eps=config.eps).logits
     temperature = _temperature(zero_shot, labels)
     offset = temperature * zero_shot
-    # The regression's weights lie in the span of the examples: as many numbers a class as there are clips.
-    _, sizes, basis = torch.linalg.svd(pooled.double(), full_matrices=False)
-    short = pooled.double() @ basis.T
-    penalty, losses = _choose_penalty(offset, short, labels)
-    weight, bias = _regress(offset, short, labels, penalty)
+    # The regression's weights lie in the span of the examples: a class needs one number per clip.
+    _, singular_values, basis = torch.linalg.svd(pooled.double(), full_matrices=False)
+    reduced = pooled.double() @ basis.T
+    penalty, losses = _choose_penalty(offset, reduced, labels)
+    weight, bias = _regress(offset, reduced, labels, penalty)
     adapter = Adapter(
         backbone=backbone.name,
         backbone_hash=backbone.weights_hash,
@@ -100,14 +100,14 @@ def fit_adapter(backbone: Backbone, head: ClassHead, examples: Examples, config:
         centre=centre,
         weight=(weight @ basis).to(pooled),
         bias=bias.to(pooled),
-        down=basis[: min(RANK, len(sizes))].to(pooled).contiguous(),
-        up=pooled.new_zeros(frames.values.shape[-1], min(RANK, len(sizes))),
+        down=basis[: min(RANK, len(singular_values))].to(pooled).contiguous(),
+        up=pooled.new_zeros(frames.values.shape[-1], min(RANK, len(singular_values))),
     )
     return Fitted(_with_residual(adapter, head, Examples(frames, labels), penalty, config), penalty, losses)
 
 
 def _some_classes(head: ClassHead, chosen: Tensor) -> ClassHead:
-    """The head of some of the classes."""
+    """Return the class head restricted to the `chosen` rows."""
     index: list[int] = chosen.tolist()
 
     def some_rows(d: Descriptors) -> Descriptors:
@@ -119,52 +119,54 @@ def _some_classes(head: ClassHead, chosen: Tensor) -> ClassHead:
 
 
 def _temperature(logits: Tensor, labels: Tensor) -> float:
-    """What to multiply zero-shot logits with so that their probabilities fit the examples best."""
+    """Return the temperature at which the zero-shot logits have the least cross-entropy on the examples."""
     losses = [float(cross_entropy(t * logits, labels)) for t in TEMPERATURES]
     return TEMPERATURES[losses.index(min(losses))]
 
 
 def _choose_penalty(offset: Tensor, pooled: Tensor, labels: Tensor) -> tuple[float, dict[float, float]]:
-    """The L2 weight with the least loss on left-out shots; a middle one where there is but one shot."""
-    turns = _turns(labels.tolist())
-    folds = range(min(5, max(turns) + 1))
+    """Return the L2 weight with the least loss on left-out shots, or the middle one if there is only one shot."""
+    shots = _shot_numbers(labels.tolist())
+    folds = range(min(5, max(shots) + 1))
     if len(folds) < 2:
         return PENALTIES[len(PENALTIES) // 2], {}
-    fold = torch.tensor(turns, device=labels.device) % len(folds)
+    fold = torch.tensor(shots, device=labels.device) % len(folds)
     losses = dict.fromkeys(PENALTIES, 0.0)
     for left_out in folds:
         test = fold == left_out
         fitted = None
-        for penalty in PENALTIES:  # from strong to weak, each from the one before
+        for penalty in PENALTIES:  # from strong to weak, each warm-started from the one before
             fitted = _regress(offset[~test], pooled[~test], labels[~test], penalty, fitted)
             logits = offset[test] + pooled[test] @ fitted.weight.T + fitted.bias
             losses[penalty] += float(cross_entropy(logits, labels[test], reduction="sum")) / len(labels)
     return min(losses, key=losses.__getitem__), losses
 
 
-def _turns(labels: Sequence[int]) -> list[int]:
-    """For each example, the how-manieth of its class it is."""
-    seen: dict[int, int] = {}
-    turns: list[int] = []
+def _shot_numbers(labels: Sequence[int]) -> list[int]:
+    """Number the examples within their class, from 0."""
+    counts: dict[int, int] = {}
+    shots: list[int] = []
     for label in labels:
-        turns.append(seen.get(label, 0))
-        seen[label] = turns[-1] + 1
-    return turns
+        shots.append(counts.get(label, 0))
+        counts[label] = shots[-1] + 1
+    return shots
 
 
 def _regress(
     offset: Tensor, pooled: Tensor, labels: Tensor, penalty: float, start: Linear | None = None
 ) -> Linear:
-    """Multinomial logistic regression beside given logits, fp64.
+    """Fit a multinomial logistic regression with the given logits as offset, in fp64.
 
     Minimises sum of cross-entropies + penalty / 2 * |W|^2, which is convex, by L-BFGS.
     """
-    x, given = pooled.double(), offset.double()
-    weight, bias = start or Linear(x.new_zeros(given.shape[1], x.shape[1]), x.new_zeros(given.shape[1]))
+    x, zero_shot = pooled.double(), offset.double()
+    weight, bias = start or Linear(
+        x.new_zeros(zero_shot.shape[1], x.shape[1]), x.new_zeros(zero_shot.shape[1])
+    )
     weight, bias = (t.clone().requires_grad_() for t in (weight, bias))
 
     def objective() -> Tensor:
-        fit = cross_entropy(given + x @ weight.T + bias, labels, reduction="sum")
+        fit = cross_entropy(zero_shot + x @ weight.T + bias, labels, reduction="sum")
         return fit + penalty / 2 * weight.square().sum() + BIAS_PENALTY * bias.square().sum()
 
     _minimise(objective, [weight, bias], 200)
@@ -172,7 +174,7 @@ def _regress(
 
 
 def _minimise(objective: Callable[[], Tensor], parameters: list[Tensor], steps: int) -> None:
-    """L-BFGS in place."""
+    """Minimise the objective over the parameters in place, by L-BFGS."""
     solver = torch.optim.LBFGS(
         parameters, max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
     )
@@ -189,35 +191,35 @@ def _minimise(objective: Callable[[], Tensor], parameters: list[Tensor], steps: 
 def _with_residual(
     adapter: Adapter, head: ClassHead, examples: Examples, penalty: float, config: TrainConfig
 ) -> Adapter:
-    """The adapter with a residual on frame embeddings, learned with W and b through the matching."""
+    """Return the adapter with a residual on frame embeddings, learned with W and b through the matching."""
     up, weight, bias = (t.clone().requires_grad_() for t in (adapter.up, adapter.weight, adapter.bias))
     scale = head.logit_scale * adapter.temperature
 
     def objective() -> Tensor:
         learned = LearnedClasses(weight, bias, adapter.temperature, adapter.centre, adapter.down, up)
-        shown = replace(head, learned=learned)
-        logits = match(examples.frames, shown, kinds=config.kinds, eps=config.eps).logits
-        size = weight.square().sum() + (scale * up).square().sum()
+        adapted = replace(head, learned=learned)
+        logits = match(examples.frames, adapted, kinds=config.kinds, eps=config.eps).logits
+        norm = weight.square().sum() + (scale * up).square().sum()
         fit = cross_entropy(logits, examples.labels, reduction="sum")
-        return fit + penalty / 2 * size + BIAS_PENALTY * bias.square().sum()
+        return fit + penalty / 2 * norm + BIAS_PENALTY * bias.square().sum()
 
     _minimise(objective, [up, weight, bias], RESIDUAL_STEPS)
     return replace(adapter, up=up.detach(), weight=weight.detach(), bias=bias.detach())
 
 
 def zero_shot_accuracy(head: ClassHead, examples: Examples, config: TrainConfig) -> float:
-    """Share of clips recognised without an adapter."""
+    """Return the share of clips recognised without an adapter."""
     logits = match(examples.frames, head, kinds=config.kinds, eps=config.eps).logits
     return float((logits.argmax(-1) == examples.labels).float().mean())
 
 
 def accuracy(adapter: Adapter, head: ClassHead, examples: Examples, config: TrainConfig) -> float:
-    """Share of clips recognised with the adapter."""
-    shown = replace(head, learned=adapter.classes(head.names))
-    logits = match(examples.frames, shown, kinds=config.kinds, eps=config.eps).logits
+    """Return the share of clips recognised with the adapter."""
+    adapted = replace(head, learned=adapter.classes(head.names))
+    logits = match(examples.frames, adapted, kinds=config.kinds, eps=config.eps).logits
     return float((logits.argmax(-1) == examples.labels).float().mean())
 
 
 def some(examples: Examples, chosen: Sequence[int]) -> Examples:
-    """Some of the examples."""
+    """Return the examples with the `chosen` indices."""
     return Examples(some_clips(examples.frames, list(chosen)), examples.labels[list(chosen)])

@@ -1,12 +1,12 @@
-"""Checkpoints: a folder each, complete or not there; the last and the best are kept.
+"""Save and load checkpoints, a folder each; a folder is complete or absent, and the last and the best are kept.
 
     run/checkpoints/step-000120/weights.safetensors   what `--weights` takes
                                 state/                parameters and optimiser, by torch.distributed.checkpoint
                                 progress.json         where the run stands
     run/checkpoints/last, best                        names of folders
 
-A folder is written under another name and renamed when everything in it is on the disk, so that one cut off by a
-kill or a full disk is never taken for a checkpoint, and the one before it stays until then.
+A folder is written under a temporary name and renamed once it is synced to disk. A partial write, from a kill or a
+full disk, is never taken for a checkpoint, and the previous one stays until then.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ State = dict[str, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimiser steps completed.
         best: the best validation accuracy so far, and -1 before the first.
         best_step: the step that reached it.
-        clips: how many held-out clips that was.
-        settled: whether what is due after this step, such as validation, is done.
+        clips: number of held-out clips behind that accuracy.
+        settled: whether the work due after this step, such as validation, is complete.
         unreadable: index -> (path, cause) of the training clips that could not be read.
     """
 
@@ -53,11 +53,11 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """Save, find and load the checkpoints of a run.
 
     Args:
-        run: its folder.
-        ranks: all of them save and load together.
+        run: the folder of the run.
+        ranks: the processes, which save and load together.
     """
 
     def __init__(self, run: Path, ranks: Ranks) -> None:
@@ -68,7 +68,7 @@ class Checkpoints:
         """Write a checkpoint as the last, the best, or both.
 
         Raises:
-            OstError: it cannot be written; what was there before stays.
+            OstError: it cannot be written; the previous checkpoint stays.
         """
         name = self._free_name(f"step-{progress.step:07d}")
         target, partial = self.home / name, self.home / f".{name}.partial"
@@ -77,18 +77,18 @@ class Checkpoints:
             if self._ranks.first:
                 shutil.rmtree(partial, ignore_errors=True)
             raise OstError(f"{target}: the checkpoint cannot be written ({fault}); the one before it is kept")
-        fault = self._try_settle(partial, target, which) if self._ranks.first else ""
+        fault = self._try_publish(partial, target, which) if self._ranks.first else ""
         if fault := self._ranks.gather(fault)[0]:
             raise OstError(f"{target}: the checkpoint cannot be written ({fault}); the one before it is kept")
 
     def _free_name(self, name: str) -> str:
-        """The name, or with a number behind it if it is taken: what a pointer names is never written over."""
+        """Return the name, with a number appended if it is taken, so that no checkpoint in use is overwritten."""
         taken = {folder.name for folder in self.home.iterdir()} if self.home.is_dir() else set[str]()
         names = (name, *(f"{name}.{n}" for n in range(1, len(taken) + 1)))
-        # The first rank's disk decides, in case another sees it later.
+        # The first rank decides, because a shared disk may show a new folder to other ranks later.
         return self._ranks.gather(next(n for n in names if n not in taken))[0]
 
-    def _try_settle(self, partial: Path, target: Path, which: tuple[Which, ...]) -> str:
+    def _try_publish(self, partial: Path, target: Path, which: tuple[Which, ...]) -> str:
         try:
             _to_disk(partial)
             partial.rename(target)
@@ -120,7 +120,7 @@ class Checkpoints:
         return ""
 
     def find(self, which: Which) -> Path | None:
-        """The folder of the last or the best checkpoint; None if there is none."""
+        """Return the folder of the last or the best checkpoint, or None."""
         pointer = self.home / which
         if not pointer.is_file():
             return None
@@ -128,19 +128,19 @@ class Checkpoints:
         return folder if (folder / "progress.json").is_file() else None
 
     def load(self, folder: Path, state: State) -> Progress:
-        """Fill the tensors of a state, in place, and say where the run stood.
+        """Load a checkpoint into the tensors of a state, in place, and return the progress saved with it.
 
         Raises:
             OstError: the checkpoint is damaged, or of another architecture or regime.
         """
         try:
-            told: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+            metadata: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
             unreadable = {
-                int(index): (path, cause) for index, (path, cause) in told.pop("unreadable").items()
+                int(index): (path, cause) for index, (path, cause) in metadata.pop("unreadable").items()
             }
-            progress = Progress(**told, unreadable=unreadable)
+            progress = Progress(**metadata, unreadable=unreadable)
             _load_state(state, folder / "state", self._ranks)
-        except (Exception, _checkpoint_error()) as error:  # torch's loader and JSON fail in ways of their own
+        except (Exception, _checkpoint_error()) as error:  # torch's loader and JSON raise many types
             raise OstError(
                 f"{folder}: this checkpoint does not fit the run ({_cause(error)}); "
                 "resume with the settings it was made with"
@@ -148,7 +148,7 @@ class Checkpoints:
         return progress
 
     def _clear(self) -> None:
-        """Remove what no pointer names any more."""
+        """Remove the checkpoints that are neither the last nor the best."""
         kept = {folder.name for which in ("last", "best") if (folder := self.find(which))}
         for folder in self.home.iterdir():
             if folder.is_dir() and folder.name not in kept:
@@ -159,7 +159,8 @@ def _save_state(state: State, folder: Path, ranks: Ranks) -> None:
     from torch.distributed.checkpoint.state_dict_saver import save
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says that there is no process group, which is so
+        # Without a process group torch warns, but a single process needs none.
+        warnings.simplefilter("ignore")
         save(dict(state), checkpoint_id=folder, no_dist=ranks.world == 1)
 
 
@@ -173,34 +174,34 @@ def _load_state(state: State, folder: Path, ranks: Ranks) -> None:
 
 
 def _check_names(state: State, folder: Path) -> None:
-    """torch asks only whether everything that is wanted is there, not whether more is."""
+    """Raise ValueError if the checkpoint holds extra tensors; torch checks only for missing ones."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-    there = set(FileSystemReader(folder).read_metadata().state_dict_metadata)
-    wanted = {f"{part}.{name}" for part, tensors in state.items() for name in tensors}
-    if extra := sorted(there - wanted):
+    saved_names = set(FileSystemReader(folder).read_metadata().state_dict_metadata)
+    trained_names = {f"{part}.{name}" for part, tensors in state.items() for name in tensors}
+    if extra := sorted(saved_names - trained_names):
         raise ValueError(f"it holds {extra[0]}, which this run does not train")
 
 
 def _checkpoint_error() -> type[BaseException]:
-    """What torch raises when any rank failed; it is no `Exception`."""
+    """Return the type that torch raises when any rank failed, which is not an `Exception`."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     return CheckpointException
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong, which torch wraps up by rank."""
+    """Return the first line of an error, unwrapped from the failures by rank that torch raises."""
     failures = getattr(error, "failures", None)
     inner = next(iter(failures.values()))[0] if failures else error
     return first_line(inner)
 
 
 def _to_disk(folder: Path) -> None:
-    """Wait until the disk has everything, so that a rename never comes before what it names."""
-    for place in (*folder.rglob("*"), folder):
-        handle = os.open(place, os.O_RDONLY)
+    """Sync a folder and its contents to disk, so that a rename never precedes the data."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(descriptor)
         finally:
-            os.close(handle)
+            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Every setting of a training run, checked; saved, resolved, beside the weights."""
+"""Define and validate the settings of a training run, which are saved beside its weights."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ Loss = Literal["contrastive", "classes"]
 
 
 class TrainConfig(BaseModel):
-    """Settings of a run; an unknown one is an error.
+    """The settings of a training run; an unknown setting is an error.
 
     Attributes:
-        recipe: where the settings come from.
+        recipe: name of the recipe that the settings come from.
         classes: SPEC of the classes, as after `--classes`; empty takes the labels of the clips.
-        backbone, weights: what training starts from; of a checkpoint only the weights are taken.
+        backbone, weights: the initial model; of a checkpoint only the weights are read.
 
-        tune: what learns. "both" towers, the "image" or "text" tower alone, learned "prompts" alone, "lora" in both
-            towers, or an "adapter" over frozen towers.
+        tune: the parameters that are trained: "both" towers, the "image" or "text" tower alone, learned "prompts"
+            alone, "lora" in both towers, or an "adapter" over frozen towers.
         loss: "contrastive" matches the clips of a batch with the classes of the batch (symmetric KL);
             "classes" with all classes (cross-entropy).
-        prompt_count, prompt_layers: context vectors, and in how many layers of each tower.
+        prompt_count, prompt_layers: number of context vectors, and of layers with them in each tower.
         lora_rank: rank of the updates.
-        temporal_layers: layers of a transformer over the frames of a clip; 0 is none.
-        kinds, eps: descriptors that are matched, and the entropic weight of the transport.
+        temporal_layers: layers of a transformer over the frames of a clip; 0 turns it off.
+        kinds, eps: kinds of descriptors to match, and the entropic weight of the transport.
 
-        frames: T, frames a clip.
-        batch: clips an optimiser step, over all ranks.
-        contrastive_batch: clips that are each other's negatives, over all ranks; a divisor of `batch` or all of it.
-        chunk: clips in the towers at once, on one rank; memory depends on it, the gradient does not.
+        frames: T, frames per clip.
+        batch: clips per optimiser step, over all ranks.
+        contrastive_batch: clips that are each other's negatives, over all ranks; a divisor of `batch`.
+        chunk: clips per forward pass on one rank; changes the memory, not the gradient.
         replay: compute a contrastive batch of several chunks twice instead of keeping its graphs (GradCache).
         scales, flip, jitter, grayscale, randaugment: augmentation, see `ost.video.augment.Augmentation`; flip None
             is 0.5, or 0 where a class's name says left or right.
-        workers: decoding processes a rank; 0 decodes in the training process.
+        workers: decoding processes per rank; 0 decodes in the training process.
         min_decoded: share of a file's frames that must decode.
         max_unreadable: share of unreadable training clips that stops the run.
 
-        epochs, warmup_epochs: length, and how much of it the learning rate rises from 0.
-        lr: learning rate of what is new (prompts, lora, temporal) and of the towers, of these times `tower_lr`.
+        epochs, warmup_epochs: length of the run, and of the linear rise of the learning rate from 0.
+        lr: learning rate of new parameters (prompts, lora, temporal); the towers train at `lr * tower_lr`.
         final_lr: share of `lr` at the end of the cosine.
         betas, adam_eps, weight_decay: AdamW; biases, norms and the scale never decay.
-        clip_grad: most length of the gradient; 0 is no limit.
-        max_scale: most that the logit scale may grow to.
-        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the hardware multiplies it.
+        clip_grad: maximum norm of the gradient; 0 is no limit.
+        max_scale: upper limit of the logit scale.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the hardware is fast at it.
         checkpointing: recompute activations in the backward pass.
         compile: torch.compile the towers.
 
-        validate_every: epochs between validations; 0 only at the end.
-        save_every: optimiser steps between checkpoints; 0 only at the end of epochs that validate.
-        seed: of shots, order and augmentation.
+        validate_every: epochs between validations; 0 validates only at the end.
+        save_every: optimiser steps between checkpoints; 0 saves only every `validate_every` epochs.
+        seed: seed of shots, order and augmentation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -109,7 +109,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=1024, ge=0)
 
     @model_validator(mode="after")
-    def _hold_together(self) -> TrainConfig:
+    def _check_combinations(self) -> TrainConfig:
         if self.backbone == "lite" and self.tune != "adapter":
             raise ValueError(
                 "the towers of lite cannot be trained; train an adapter over them: `ost train adapter`"
@@ -136,12 +136,12 @@ class TrainConfig(BaseModel):
 
     @property
     def named_backbone(self) -> str | None:
-        """The backbone as `load_backbone` takes it: None where the weights themselves tell which one they are."""
+        """Return the backbone as `load_backbone` takes it: None if the weights determine it."""
         default = type(self).model_fields["backbone"].default
         return None if self.weights is not None and self.backbone == default else self.backbone
 
     def but(self, **changes: Any) -> TrainConfig:
-        """The same with some settings changed, checked again.
+        """Return a copy with some settings changed, validated again.
 
         Raises:
             UsageError: a setting is unknown or out of range.
@@ -149,12 +149,12 @@ class TrainConfig(BaseModel):
         return checked({**self.model_dump(), **changes})
 
     def as_json(self) -> str:
-        """The whole config, readable."""
+        """Return the config as indented JSON."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
 def checked(values: Mapping[str, Any]) -> TrainConfig:
-    """A config from plain values.
+    """Return a config validated from plain values.
 
     Raises:
         UsageError: a setting is unknown or out of range; the message names it.
@@ -162,11 +162,11 @@ def checked(values: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(dict(values))
     except ValidationError as error:
-        raise UsageError(_sentence(error)) from error
+        raise UsageError(_describe(error)) from error
 
 
 def with_settings(config: TrainConfig, settings: list[str]) -> TrainConfig:
-    """A config with `key=value` settings applied; values are JSON, or text where they are not.
+    """Return a config with `key=value` settings applied; a value that is not JSON is read as text.
 
     Raises:
         UsageError: one is not `key=value`, unknown, or out of range.
@@ -187,12 +187,12 @@ def _value(text: str) -> Any:
         return None if text.lower() == "none" else text
 
 
-def _sentence(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     from ost.catalog import did_you_mean
 
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"there is no setting {name!r}{did_you_mean(name, list(TrainConfig.model_fields))}"
-    what = first["msg"].removeprefix("Value error, ")
-    return f"setting {name}: {what}, not {first['input']!r}" if name else what
+    fault = first["msg"].removeprefix("Value error, ")
+    return f"setting {name}: {fault}, not {first['input']!r}" if name else fault

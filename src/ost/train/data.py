@@ -1,4 +1,4 @@
-"""Labelled clips -> chunks of augmented frames, decoded in worker processes."""
+"""Decode labelled clips in worker processes into chunks of augmented frames."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from ost.video.decode import decode
 from ost.video.sample import train_indices
 
 START = "forkserver" if hasattr(signal, "pthread_sigmask") else "spawn"
-PRELOADED = [
-    __name__
-]  # imported once, before workers are forked; each would import torch by itself otherwise
-TRIES = 20  # clips tried in the place of an unreadable one
+PRELOADED = [__name__]  # imported once, before workers are forked; otherwise each would import torch
+TRIES = 20  # replacements tried for an unreadable clip
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An unreadable training clip, and why."""
+    """An unreadable training clip and the cause."""
 
     index: int
     path: str
@@ -37,13 +35,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Clips that go through the towers at once.
+    """Clips that pass through the towers together.
 
     Attributes:
-        pixels: uint8 [c, T, 3, size, size], cropped and perhaps flipped.
+        pixels: uint8 [c, T, 3, size, size], cropped and randomly flipped.
         labels: int64 [c], rows of the pack.
-        colours: what is still to be done to the colours, one a clip.
-        paths: the clips.
+        colours: the colour augmentation still to be applied, one per clip.
+        paths: paths of the clips.
         failures: clips that could not be read and were replaced.
     """
 
@@ -54,21 +52,21 @@ class Chunk:
     failures: tuple[Failure, ...] = ()
 
     def pin_memory(self) -> Chunk:
-        """Pixels where a GPU can fetch them by itself; called by the loader."""
+        """Return the chunk with its pixels in pinned memory; called by the loader."""
         return replace(self, pixels=self.pixels.pin_memory())
 
 
 @dataclass(frozen=True)
 class ClipDataset(Dataset["Chunk | VideoError"]):
-    """Training clips by their turn; everything random comes from seed, epoch and index.
+    """A dataset of training clips; all randomness derives from seed, epoch and index.
 
     Attributes:
-        paths, labels: of the clips; labels are rows of the pack.
-        frames: T.
-        preprocess: of the weights; frames come out cropped to its `size`, not normalised.
-        augmentation: one draw a clip.
+        paths, labels: paths and labels of the clips; labels are rows of the pack.
+        frames: T, frames per clip.
+        preprocess: preprocessing of the weights; frames come out cropped to its `size`, not normalised.
+        augmentation: drawn once per clip.
         min_decoded: share of a file's frames that must decode.
-        seed: of the augmentation.
+        seed: seed of the augmentation.
     """
 
     paths: tuple[str, ...]
@@ -78,20 +76,20 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
     augmentation: Augmentation
     min_decoded: float
     seed: int
-    _same: dict[int, list[int]] = field(default_factory=dict[int, list[int]], repr=False)
+    _by_label: dict[int, list[int]] = field(default_factory=dict[int, list[int]], repr=False)
 
     def __post_init__(self) -> None:
         for index, label in enumerate(self.labels):
-            self._same.setdefault(label, []).append(index)
+            self._by_label.setdefault(label, []).append(index)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitems__(self, draws: list[Draw]) -> list[Chunk | VideoError]:
-        """One chunk of these turns, in a list because the loader wants one; or why there can be none."""
+        """Return one chunk of these draws, or the error, in the list that the loader expects."""
         try:
             samples = [self._sample(draw) for draw in draws]
-        except VideoError as error:  # returned, because the loader cannot raise it again as it was
+        except VideoError as error:  # returned, because the loader cannot re-raise it unchanged
             return [error]
         return [
             Chunk(
@@ -104,9 +102,9 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
         ]
 
     def _sample(self, draw: Draw) -> tuple[Tensor, Colour, int, list[Failure]]:
-        """A clip, or where it cannot be read another one, of the same class first."""
+        """Read a clip, or if it is unreadable a replacement, preferably of the same class."""
         failures: list[Failure] = []
-        for index in (draw.clip, *self._others(draw)):
+        for index in (draw.clip, *self._replacements(draw)):
             try:
                 return *self._read(draw.epoch, index), index, failures
             except VideoError as error:
@@ -116,12 +114,12 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
             self.paths[draw.clip], f"{failures[0].cause}, and neither can {others} others be read"
         )
 
-    def _others(self, draw: Draw) -> list[int]:
+    def _replacements(self, draw: Draw) -> list[int]:
         rng = np.random.default_rng([self.seed, draw.epoch, draw.clip, 1])
-        same = self._same[self.labels[draw.clip]]
-        own = [i for i in rng.permutation(same).tolist() if i != draw.clip][: TRIES // 2]
-        rest = [i for i in rng.permutation(len(self.paths))[: 2 * TRIES].tolist() if i != draw.clip]
-        return list(dict.fromkeys((*own, *rest)))[:TRIES]
+        candidates = self._by_label[self.labels[draw.clip]]
+        same_class = [i for i in rng.permutation(candidates).tolist() if i != draw.clip][: TRIES // 2]
+        others = [i for i in rng.permutation(len(self.paths))[: 2 * TRIES].tolist() if i != draw.clip]
+        return list(dict.fromkeys((*same_class, *others)))[:TRIES]
 
     def _read(self, epoch: int, index: int) -> tuple[Tensor, Colour]:
         frames = self._decode(self.paths[index], [self.seed, epoch, index, 2])
@@ -131,7 +129,7 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
         return cropped, draw_colour(self.augmentation, rng)
 
     def _decode(self, path: str, seed: list[int]) -> Frames:
-        def pick(count: int) -> list[int]:  # asked again where a file holds fewer frames than it says
+        def pick(count: int) -> list[int]:  # called again if a file holds fewer frames than its header says
             return train_indices(count, self.frames, np.random.default_rng(seed))
 
         return decode(
@@ -144,32 +142,32 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
 
 
 def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bool) -> Iterator[Chunk]:
-    """The chunks of all steps in order, decoded ahead by worker processes across the ends of epochs.
+    """Yield the chunks of all steps in order, decoded ahead by worker processes across epochs.
 
     Args:
         dataset: the clips.
-        steps: what this rank does, step by step.
-        workers: processes; 0 decodes when a chunk is asked for.
-        pin: prepare the pixels for a GPU.
+        steps: the steps of this rank.
+        workers: processes; 0 decodes when a chunk is requested.
+        pin: put the pixels in pinned memory, for a GPU.
     """
     if workers:
         _start_forkserver()
-    turns = (list(chunk) for step in steps for share in step for chunk in share.chunks)
+    draws = (list(chunk) for step in steps for share in step for chunk in share.chunks)
     loader: DataLoader[Chunk | VideoError] = DataLoader(
         dataset,
-        batch_sampler=_Turns(turns),
+        batch_sampler=_DrawSampler(draws),
         num_workers=workers,
-        collate_fn=_only,
-        # A fork would copy the threads' locks of torch and FFmpeg in whatever state they are.
+        collate_fn=_first,
+        # A fork would copy the locks of torch's and FFmpeg's threads, possibly held.
         multiprocessing_context=START if workers else None,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,
     )
     try:
-        for found in loader:
-            if isinstance(found, VideoError):
-                raise found
-            yield found
+        for result in loader:
+            if isinstance(result, VideoError):
+                raise result
+            yield result
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -180,31 +178,31 @@ def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bo
 
 
 @dataclass(frozen=True)
-class _Turns:
-    """A batch sampler over turns that were worked out before."""
+class _DrawSampler:
+    """A batch sampler over draws that are already planned."""
 
-    turns: Iterator[list[Draw]]
+    draws: Iterator[list[Draw]]
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return self.turns
+        return self.draws
 
 
-def _only(chunks: Sequence[Chunk | VideoError]) -> Chunk | VideoError:
+def _first(chunks: Sequence[Chunk | VideoError]) -> Chunk | VideoError:
     return chunks[0]
 
 
 def _start_forkserver() -> None:
-    """Start what starts the workers, with their imports done and SIGTERM blocked; they inherit both.
+    """Start the fork server with the imports done and SIGTERM blocked, which its workers inherit.
 
-    Slurm sends it to every process of a job; the training process alone decides when to stop, and needs its
-    workers until then. Blocked rather than ignored, so that one that comes just now is not lost on this process.
+    Slurm sends SIGTERM to every process of a job. The training process alone decides when to stop, and needs its
+    workers until then. It is blocked rather than ignored, so that a SIGTERM sent meanwhile still reaches this process.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows has neither
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has neither signal masks nor a fork server
         return
     from multiprocessing import active_children, forkserver, resource_tracker, util
 
     forkserver.set_forkserver_preload(PRELOADED)
-    resource_tracker.ensure_running()  # unblocks SIGTERM when it starts: so it starts first
+    resource_tracker.ensure_running()  # starts first, because starting it unblocks SIGTERM
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         forkserver.ensure_running()
@@ -216,10 +214,10 @@ def _start_forkserver() -> None:
             if child.daemon:
                 child.kill()
 
-    # A process that ends by an error asks what is left of its workers to end by SIGTERM, and would wait for ever.
+    # On an error, multiprocessing ends the remaining workers by SIGTERM, which they block, and would wait forever.
     util.Finalize(None, end_workers, exitpriority=100)
 
 
 def flip_of(names: Sequence[str]) -> float:
-    """Probability of a mirrored clip: none where left and right are in the names of the classes."""
+    """Return the probability of a horizontal flip: 0 if a class name says left or right, else 0.5."""
     return 0.0 if sided(names) else 0.5

@@ -1,13 +1,13 @@
-"""The folder of a run: what it was asked to do, written before it begins; and what comes of it.
+"""Read and write the folder of a run: its inputs, written before it begins, and its results.
 
 run/config.json           every setting
     pack.json             the classes, as `--classes` takes them (classes.txt where some have only a name)
-    train.csv             the clips it learns from
-    held-out.csv          the clips it is validated on
+    train.csv             the training clips
+    held-out.csv          the validation clips
     missing.csv           videos of the lists that could not be used, and why
-    log.jsonl             what happened, a line an event; tensorboard/ the same as curves
+    log.jsonl             the events, one per line; tensorboard/ holds the same as curves
     checkpoints/          see `ost.train.checkpoint`
-    weights.safetensors   at the end: what `--weights` takes
+    weights.safetensors   the result, as `--weights` takes it; written at the end
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from ost.runs import TRAINED_ON, TRAINING, holds_run, refused_folder, save_missi
 from ost.train.config import TrainConfig
 from ost.train.task import Task
 
-# These change how fast and how watchfully a run goes, not what it learns.
+# These may change on resume: they affect the speed and the monitoring of a run, not what it learns.
 FREE = {"workers", "max_unreadable", "validate_every", "save_every"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run.
+    """The result of a finished run.
 
     Attributes:
-        weights: the file that `--weights` takes: the best by validation, or the last without one.
-        step: the step these weights are of.
-        accuracy: share of the held-out clips they recognise; None without such clips.
-        clips: how many held-out clips that is measured on.
-        before: the same without training, where it was measured.
+        weights: the file that `--weights` takes: the best by validation, or the last without validation.
+        step: the step of these weights.
+        accuracy: share of the held-out clips they recognise; None without held-out clips.
+        clips: number of held-out clips behind the accuracy.
+        before: the accuracy before training, where it was measured.
         unreadable: path -> cause of clips that could not be read.
     """
 
@@ -55,17 +55,17 @@ def check_run(run: Path, config: TrainConfig, task: Task, resume: bool, ranks: R
     """Refuse a folder that this run cannot use; called by all ranks, before anything is loaded.
 
     Raises:
-        UsageError: it holds a run and `resume` was not asked for, or a run of other settings or clips.
+        UsageError: it holds a run and `resume` is False, or a run of other settings or clips.
     """
     fault: tuple[str, ...] = ()
     if ranks.first:
         fault = _fault(run, config, manifest_text(task.clips.listed(task.pack)), resume)
-    if fault := next((one for one in ranks.gather(fault) if one), ()):
+    if fault := next((fault for fault in ranks.gather(fault) if fault), ()):
         raise UsageError(*fault)
 
 
 def begin_run(run: Path, config: TrainConfig, task: Task, ranks: Ranks) -> None:
-    """Write down what a run was asked to do; called once everything is loaded, so that a false start leaves nothing."""
+    """Write the inputs of a run; called once everything is loaded, so that a failed start leaves no files."""
     if ranks.first:
         if not (run / TRAINING).exists():
             write_text(run / TRAINED_ON, manifest_text(task.clips.listed(task.pack)))
@@ -78,23 +78,27 @@ def begin_run(run: Path, config: TrainConfig, task: Task, ranks: Ranks) -> None:
 
 
 def classes_file(run: Path) -> Path:
-    """What `--classes` takes to recognise what a run has learned."""
+    """Return the file with the classes of a run, as `--classes` takes it."""
     pack = run / "pack.json"
     return pack if pack.is_file() else run / "classes.txt"
 
 
 def _fault(run: Path, config: TrainConfig, clips: str, resume: bool) -> tuple[str, ...]:
-    """Why this folder cannot be used, and what to do; empty if it can."""
-    place, another = run / TRAINING, "name another folder with {output}"
+    """Return why this folder cannot be used and the remedies, or an empty tuple if it can."""
+    config_path, another = run / TRAINING, "name another folder with {output}"
     if not holds_run(run):
         return ()
-    if not resume or not place.is_file():
+    if not resume or not config_path.is_file():
         return refused_folder(run).args
-    if other := _differences(place.read_text(encoding="utf-8"), config):
-        return f"{run}: was started with other settings ({other})", "resume with the same", another
-    listed = run / TRAINED_ON
-    if not listed.is_file() or listed.read_bytes() != clips.encode():
-        return f"{run}: was started with other clips than are found now", f"compare {listed}", another
+    if differences := _differences(config_path.read_text(encoding="utf-8"), config):
+        return (
+            f"{run}: was started with other settings ({differences})",
+            "resume with the same",
+            another,
+        )
+    manifest = run / TRAINED_ON
+    if not manifest.is_file() or manifest.read_bytes() != clips.encode():
+        return f"{run}: was started with other clips than are found now", f"compare {manifest}", another
     return ()
 
 
@@ -105,9 +109,9 @@ def _save_classes(pack: Pack, run: Path) -> None:
         write_text(run / "classes.txt", "".join(f"{name}\n" for name in pack.names))
 
 
-def _differences(there: str, config: TrainConfig) -> str:
+def _differences(saved: str, config: TrainConfig) -> str:
     try:
-        before: dict[str, Any] = json.loads(there)
+        before: dict[str, Any] = json.loads(saved)
     except ValueError:
         return "its config.json is damaged"
     now = config.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""A run that trains an adapter: embed every clip once, fit, score the held-out ones, write the file."""
+"""Train an adapter: embed every clip once, fit, save the weights, and score the held-out clips."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def train_adapter(
         task: classes and clips.
         run: folder for config, log and weights.
         device: as for `ost.device.resolve_device`.
-        resume: do it again in the same folder; embeddings are found in the store.
-        watch: is given what happens.
+        resume: train again in the same folder; embeddings come from the cache.
+        watch: called with every event.
 
     Raises:
         UsageError: the folder holds another run.
@@ -57,7 +57,7 @@ def train_adapter(
     try:
         for line in notices:
             log("notice", 0, text=line)
-        examples = _embedded(backbone, task.clips, config, log, 0)
+        examples = _embed_clips(backbone, task.clips, config, log, 0)
         unreadable = dict(examples.unreadable)
         if len(unreadable) > config.max_unreadable * len(task.clips):
             raise OstError(
@@ -70,7 +70,7 @@ def train_adapter(
         adapter = fit_adapter(backbone, head, examples.stacked(), config).adapter
         target = run / WEIGHTS
         save_adapter(adapter, target)
-        held_out = _embedded(backbone, task.held_out, config, log, len(task.clips))
+        held_out = _embed_clips(backbone, task.held_out, config, log, len(task.clips))
         if not held_out.frames:
             return Outcome(target, clips, None, unreadable)
         scored = held_out.stacked()
@@ -82,8 +82,8 @@ def train_adapter(
 
 
 @dataclass
-class _Embedded:
-    """Clips that could be read, with their labels; and those that could not, with the cause."""
+class _EmbeddedClips:
+    """The embeddings and labels of readable clips, and path -> cause of unreadable ones."""
 
     frames: list[FrameEmbeddings] = field(default_factory=list[FrameEmbeddings])
     labels: list[int] = field(default_factory=list[int])
@@ -94,15 +94,17 @@ class _Embedded:
         return Examples(frames, torch.tensor(self.labels, device=frames.values.device))
 
 
-def _embedded(backbone: Backbone, clips: Labelled, config: TrainConfig, log: Log, done: int) -> _Embedded:
+def _embed_clips(
+    backbone: Backbone, clips: Labelled, config: TrainConfig, log: Log, done: int
+) -> _EmbeddedClips:
     results = stored_embeddings(backbone, clips.paths, Views(config.frames, min_decoded=config.min_decoded))
-    found = _Embedded()
+    embedded = _EmbeddedClips()
     for i, (result, label) in enumerate(zip(results, clips.labels, strict=True), done + 1):
         if isinstance(result, VideoError):
-            found.unreadable[result.path] = result.cause
+            embedded.unreadable[result.path] = result.cause
             log("unreadable", i, text=str(result))
             continue
-        found.frames.append(result)
-        found.labels.append(label)
+        embedded.frames.append(result)
+        embedded.labels.append(label)
         log("clip", i)
-    return found
+    return embedded

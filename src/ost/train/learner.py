@@ -1,4 +1,4 @@
-"""What learns: the parameters of a backbone that a regime trains, and embeddings that gradients flow through."""
+"""Select the parameters of a backbone that a regime trains, and compute embeddings that gradients flow through."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ost.video.augment import Augmentation, recolour
 from ost.weights.formats import Weights
 from ost.weights.hub import LITE_REMEDIES
 
-# What starts from nothing learns at the full rate, what comes from the weights at `tower_lr` of it.
+# Newly initialised parameters train at the full learning rate, pretrained ones at `tower_lr` times it.
 NEW = ("prompts.", "temporal.", "lora.")
 
 
 def grown(config: TrainConfig) -> Any:
-    """What training adds to the weights, as `load_backbone` wants it."""
+    """Return the function that adds new parameters to the weights, as `load_backbone` takes it."""
 
     def grow(weights: Weights) -> Weights:
         state = dict(weights.state)
@@ -57,7 +57,7 @@ def _width(weights: Weights) -> int:
 def load_learner(
     config: TrainConfig, pack: Pack, device: str, augmentation: Augmentation, tell: Any
 ) -> Learner:
-    """The backbone of a config, with the parameters that its regime trains.
+    """Load the backbone of a config and select the parameters that its regime trains.
 
     Raises:
         UsageError: the backbone has no towers that can be trained.
@@ -66,7 +66,7 @@ def load_learner(
         backbone = load_backbone(
             config.named_backbone, config.weights, device=device, dtype="fp32", tell=tell, grow=grown(config)
         )
-    except WeightsError as error:  # lite is no way out: its towers cannot be trained
+    except WeightsError as error:  # lite is no remedy here: its towers cannot be trained
         others = [remedy for remedy in error.remedies if remedy not in LITE_REMEDIES]
         raise WeightsError(error.fault, *others) from error
     if (towers := backbone.trainable()) is None:
@@ -79,7 +79,7 @@ def load_learner(
 
 @dataclass(frozen=True)
 class Prompted:
-    """The prompts of one kind as tokens.
+    """The tokenised prompts of one kind.
 
     Attributes:
         tokens: int64 [A, N, L], padded rows zero.
@@ -93,14 +93,14 @@ class Prompted:
 class Learner:
     """A backbone in training.
 
-    The towers stay in evaluation mode: nothing is dropped, so computing a chunk twice gives the same twice, and
-    no running statistic depends on a batch.
+    The towers stay in evaluation mode: without dropout, computing a chunk twice gives the same embeddings, and no
+    running statistic depends on a batch.
 
     Args:
         backbone: fp32; its towers are trained in place.
-        config: which of them.
+        config: the settings, which select the trained parameters.
         pack: the classes.
-        augmentation: whose colours are applied on the device.
+        augmentation: its colour part is applied on the device.
     """
 
     def __init__(
@@ -110,55 +110,55 @@ class Learner:
         self.augmentation = augmentation
         self.trains_image = config.tune in ("both", "image", "prompts", "lora")
         self.trains_text = config.tune in ("both", "text", "prompts", "lora")
-        self.autocasts = _autocasts(config, backbone.device)
+        self.autocasts = _uses_bf16(config, backbone.device)
         if config.tune == "lora":
             from ost.train.lora import inject
 
             inject(backbone, config.lora_rank, config.seed)
-        self.parameters = dict(self._chosen())
+        self.parameters = dict(self._trained_parameters())
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         if config.checkpointing:
             for tower in (backbone.visual, backbone.text.transformer):
-                _checkpoint(tower, backbone.name)
+                _enable_checkpointing(tower, backbone.name)
         self._visual: Any = torch.compile(backbone.visual) if config.compile else backbone.visual
-        self._table: dict[Kind, Tensor] | None = None
+        self._text_embeddings: dict[Kind, Tensor] | None = None
         notices: list[str] = []
-        self.prompted = {kind: self._tokens(kind, notices.append) for kind in config.kinds}
+        self.prompted = {kind: self._tokenise(kind, notices.append) for kind in config.kinds}
         self.notices = tuple(dict.fromkeys(notices))
 
     @property
     def device(self) -> torch.device:
-        """Where everything is."""
+        """Return the device of the backbone."""
         return self.backbone.device
 
     @property
     def width(self) -> int:
-        """D."""
+        """Return D, the width of an embedding."""
         return self.backbone.width
 
     @property
     def log_scale(self) -> Tensor:
-        """The logarithm of the logit scale, a parameter."""
+        """Return the logarithm of the logit scale, a parameter."""
         return self.backbone.text.logit_scale
 
     @property
     def scale(self) -> Tensor:
-        """s, as the logits are multiplied with it."""
+        """Return the logit scale s."""
         return self.log_scale.exp()
 
     def clamp_scale(self) -> None:
-        """Keep the scale within its limit, and the backbone's own number with it."""
+        """Clamp the logit scale to `max_scale`, and update the copy that the backbone holds as a number."""
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(self.config.max_scale))
         self.backbone.logit_scale = float(self.scale.detach())
 
     def precision(self) -> AbstractContextManager[Any]:
-        """The precision that towers run in; the weights themselves stay fp32."""
+        """Return the autocast context of the towers; the weights stay fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocasts)
 
     def embed_chunk(self, chunk: Chunk) -> Tensor:
-        """Raw embeddings [c, T, D] of a chunk, fp32."""
+        """Embed a chunk: unnormalised [c, T, D], fp32."""
         with self.precision():
             pixels = torch.cat([self._pixels(clip, colour) for clip, colour in _clips(chunk)])
             raw = self._visual(self.backbone.moved(pixels)).float()
@@ -169,18 +169,18 @@ class Learner:
         return self.backbone.preprocess.normalised(recolour(moved, colour, self.augmentation))
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Raw embeddings [m, D] of tokens [m, L], fp32."""
+        """Embed tokens [m, L]: unnormalised [m, D], fp32."""
         with self.precision():
             return self.backbone.encode_tokens(tokens)
 
     def text_rows(self, kind: Kind, classes: Sequence[int]) -> Tensor:
-        """The prompts of some classes as tokens [m, L], class by class."""
+        """Return the prompts of some classes as tokens [m, L], class by class."""
         prompted = self.prompted[kind]
         rows = list(classes)
         return prompted.tokens[rows][prompted.mask[rows]]
 
     def head(self, classes: Sequence[int], raw: dict[Kind, Tensor]) -> ClassHead:
-        """A class head with scale 1 out of raw text embeddings, class by class as `text_rows` gives them."""
+        """Return a class head with scale 1 from unnormalised text embeddings, in the order of `text_rows`."""
         rows = list(classes)
         kinds: dict[Kind, Descriptors] = {}
         for kind, flat in raw.items():
@@ -191,25 +191,25 @@ class Learner:
         return ClassHead(tuple(self.pack.names[a] for a in rows), kinds, 1.0)
 
     def frozen_texts(self, classes: Sequence[int]) -> dict[Kind, Tensor]:
-        """Raw text embeddings of some classes where the text tower stands still: computed once for all."""
-        if self._table is None:
-            everyone = range(len(self.pack))
+        """Return unnormalised text embeddings of some classes from a frozen text tower, computed once and kept."""
+        if self._text_embeddings is None:
+            all_classes = range(len(self.pack))
             with torch.no_grad():
-                self._table = {
+                self._text_embeddings = {
                     kind: torch.cat(
-                        [self.embed_tokens(part) for part in self.text_rows(kind, everyone).split(16)]
+                        [self.embed_tokens(part) for part in self.text_rows(kind, all_classes).split(16)]
                     )
                     for kind in self.config.kinds
                 }
         rows: dict[Kind, Tensor] = {}
-        for kind, flat in self._table.items():
+        for kind, flat in self._text_embeddings.items():
             counts = self.prompted[kind].mask.sum(1).tolist()
             parts = flat.split(counts)
             rows[kind] = torch.cat([parts[a] for a in classes])
         return rows
 
     def weights(self) -> Weights:
-        """The backbone as it is now, as a weight file holds it."""
+        """Return the current weights of the backbone, as a weight file holds them."""
         if self.config.tune == "lora":
             from ost.train.lora import merged
 
@@ -217,14 +217,14 @@ class Learner:
         return self.backbone.weights()
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW: what decays and what does not, what is new and what is tuned."""
+        """Return the parameter groups of AdamW, split by weight decay and by new or pretrained."""
         groups: list[dict[str, Any]] = []
         for new in (True, False):
             for decays in (True, False):
                 chosen = [
                     (name, p)
                     for name, p in self.parameters.items()
-                    if name.startswith(NEW) == new and _decays(name, p) == decays
+                    if name.startswith(NEW) == new and _has_weight_decay(name, p) == decays
                 ]
                 if chosen:
                     decay = self.config.weight_decay if decays else 0.0
@@ -232,8 +232,8 @@ class Learner:
                     groups.append({"params": [p for _, p in chosen], "weight_decay": decay, "share": share})
         return groups
 
-    def _chosen(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that the regime trains, by the names that a weight file gives them."""
+    def _trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the name in a weight file and the parameter, for each that the regime trains."""
         backbone, tune = self.backbone, self.config.tune
         if backbone.prompts is not None and tune in ("both", "prompts"):
             yield from _named(backbone.prompts, "prompts.")
@@ -251,7 +251,7 @@ class Learner:
         if tune in ("both", "image", "text"):
             yield "logit_scale", backbone.text.logit_scale
 
-    def _tokens(self, kind: Kind, tell: Callable[[str], None]) -> Prompted:
+    def _tokenise(self, kind: Kind, tell: Callable[[str], None]) -> Prompted:
         texts = [prompts(item, kind, self.backbone.templates) for item in self.pack.classes]
         mask = torch.tensor([[n < len(row) for n in range(max(map(len, texts)))] for row in texts])
         flat = self.backbone.tokens([text for row in texts for text in row], tell)
@@ -268,18 +268,18 @@ def _named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]
     return ((prefix + name, parameter) for name, parameter in module.named_parameters())
 
 
-def _decays(name: str, parameter: Tensor) -> bool:
-    """Matrices decay; biases, norms, the scale, and single vectors do not."""
+def _has_weight_decay(name: str, parameter: Tensor) -> bool:
+    """Return whether weight decay applies: to matrices, but not to biases, norms, the scale or single vectors."""
     return parameter.ndim > 1 and not name.endswith("bias")
 
 
-def _autocasts(config: TrainConfig, device: torch.device) -> bool:
+def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.precision != "auto":
         return config.precision == "bf16"
     return torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_fast_bf16()
 
 
-def _checkpoint(tower: Any, name: str) -> None:
+def _enable_checkpointing(tower: Any, name: str) -> None:
     if hasattr(tower, "set_grad_checkpointing"):
         tower.set_grad_checkpointing(True)
     elif hasattr(tower, "grad_checkpointing"):

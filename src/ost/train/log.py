@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: JSONL, TensorBoard, and events for whoever looks on."""
+"""Log the events of a run to JSONL and TensorBoard, and pass them to a callback."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LOG = "log.jsonl"
 
 
 class Event(NamedTuple):
-    """Something that happened in a run.
+    """An event of a run.
 
     Attributes:
         kind: "step", "validation", "unreadable", "checkpoint" or "notice".
-        step: optimiser steps done.
-        steps: of the whole run.
-        numbers: what was measured.
-        text: what there is to say.
+        step: optimiser steps completed.
+        steps: steps of the whole run.
+        numbers: name -> measured value.
+        text: a message.
     """
 
     kind: str
@@ -37,11 +37,11 @@ class Log:
     """The log of a run, appended to by the first rank alone.
 
     Args:
-        run: the folder, in which `log.jsonl` and `tensorboard/` are.
-        steps: of the whole run.
-        watch: is given every event.
+        run: the folder of `log.jsonl` and `tensorboard/`.
+        steps: steps of the whole run.
+        watch: called with every event, on the rank that writes.
         writes: whether this rank writes.
-        begun: steps that a resumed run has already done; later lines of the log are dropped.
+        begun: steps that a resumed run has already completed; later lines of the log are dropped.
     """
 
     def __init__(self, run: Path, steps: int, watch: Watch, *, writes: bool, begun: int) -> None:
@@ -49,14 +49,14 @@ class Log:
         self._path = run / LOG
         self._board: Any = None
         if writes:
-            _forget_after(self._path, begun)
+            _drop_later_lines(self._path, begun)
             self._file = self._path.open("a", encoding="utf-8")
             self._board = _tensorboard(run / "tensorboard", begun)
 
     def __call__(
         self, kind: str, step: int, numbers: Mapping[str, float] | None = None, text: str = ""
     ) -> None:
-        """Write an event down and tell it."""
+        """Write an event and pass it to `watch`."""
         event = Event(kind, step, self._steps, dict(numbers or {}), text)
         if self._writes:
             line = {"kind": kind, "step": step, **event.numbers, **({"text": text} if text else {})}
@@ -68,7 +68,7 @@ class Log:
             self._watch(event)
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Flush and close the files."""
         if self._writes:
             self._file.close()
             if self._board is not None:
@@ -76,7 +76,7 @@ class Log:
 
 
 def has_tensorboard() -> bool:
-    """Whether curves can be written for TensorBoard."""
+    """Return whether the package tensorboard is installed."""
     from importlib.util import find_spec
 
     return find_spec("tensorboard") is not None
@@ -90,8 +90,8 @@ def _tensorboard(folder: Path, begun: int) -> Any:
     return SummaryWriter(str(folder), purge_step=begun + 1)
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that a killed run did after its last checkpoint; they will be done again."""
+def _drop_later_lines(path: Path, step: int) -> None:
+    """Drop the lines of steps after the last checkpoint of a killed run, which will be repeated."""
     from ost.files import write_text
 
     if not path.is_file():
@@ -101,13 +101,13 @@ def _forget_after(path: Path, step: int) -> None:
         try:
             if int(json.loads(line)["step"]) <= step:
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):  # cut off by the kill
+        except (ValueError, KeyError, TypeError):  # truncated by the kill
             continue
     write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.
+    """Return the events in the log of a run.
 
     Raises:
         UsageError: there is none.

@@ -1,4 +1,4 @@
-"""The loop: steps, validations, checkpoints; it can be killed anywhere and goes on to the same weights."""
+"""Run the training loop: steps, validations, checkpoints; killed anywhere, it resumes to the same weights."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from ost.video.augment import Augmentation
 
 
 class Interrupted(OstError):
-    """A run that was asked to end (SIGTERM) and has saved where it stands."""
+    """Raised when a run has stopped on SIGTERM and saved a checkpoint."""
 
-    exit_code = 143  # 128 + SIGTERM, as the shell and Slurm know it
+    exit_code = 143  # 128 + SIGTERM, the convention of shells and Slurm
 
 
 def train(
@@ -49,20 +49,20 @@ def train(
     ranks: Ranks | None = None,
     watch: Watch = lambda _: None,
 ) -> Outcome:
-    """Train the towers of a backbone, or what is put beside them.
+    """Train the towers of a backbone, or new parameters beside them.
 
     Args:
         config: every setting.
         task: classes and clips.
         run: folder for config, log, checkpoints and weights.
         device: as for `ost.device.resolve_device`.
-        resume: go on from the last checkpoint, where there is one.
+        resume: continue from the last checkpoint, if there is one.
         ranks: the processes that train together.
-        watch: is given what happens, on the first rank.
+        watch: called with every event, on the first rank.
 
     Raises:
         UsageError: settings contradict each other, or the folder holds another run.
-        Interrupted: SIGTERM came; everything is saved.
+        Interrupted: SIGTERM arrived; a checkpoint is saved.
         OstError: the loss is not finite (the batch is saved), too many clips are unreadable, or a checkpoint cannot be
             written.
     """
@@ -70,7 +70,7 @@ def train(
 
 
 class _Run:
-    """One run: what stays the same from step to step."""
+    """A training run and its state between steps."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class _Run:
         self.optimiser = _optimiser(self.learner)
         begin_run(run, config, task, ranks)
         self.checkpoints = Checkpoints(run, ranks)
-        self.progress = self._resumed() if resume else Progress()
+        self.progress = self._load_last() if resume else Progress()
         self.log = Log(run, self.total, watch, writes=ranks.first, begun=self.progress.step)
         for line in (*notices, *self.learner.notices):
             self.log("notice", self.progress.step, text=line)
@@ -112,18 +112,18 @@ class _Run:
             min_decoded=config.min_decoded,
             seed=config.seed,
         )
-        self.asked: list[int] = []
+        self.stop_signals: list[int] = []
 
     def go(self) -> Outcome:
-        """All steps that are left, and the weight file."""
-        with _asked_to_stop() as self.asked:
+        """Run the remaining steps and write the weight file."""
+        with _catch_sigterm() as self.stop_signals:
             try:
                 if not self.progress.settled:
-                    self._after()
-                for step, coming in self._steps():
-                    self._one(step, coming)
+                    self._validate_and_save()
+                for step, chunk_iterator in self._steps():
+                    self._train_step(step, chunk_iterator)
                     self._stop_if_asked()
-                    self._after()
+                    self._validate_and_save()
                 return self._finish()
             finally:
                 self.log.close()
@@ -131,31 +131,31 @@ class _Run:
     def _steps(self) -> Iterator[tuple[Step, Iterator[Chunk]]]:
         start, (rank, world) = self.progress.step, (self.ranks.rank, self.ranks.world)
         plan, epochs = self.plan, self.config.epochs
-        coming = chunks(
+        chunk_iterator = chunks(
             self.dataset,
             plan.from_step(start, epochs, rank, world),
             self.config.workers,
             pin=self.learner.device.type == "cuda",
         )
         for step in plan.from_step(start, epochs, rank, world):
-            yield step, coming
+            yield step, chunk_iterator
 
-    def _one(self, step: Step, coming: Iterator[Chunk]) -> None:
-        """One optimiser step."""
+    def _train_step(self, step: Step, chunk_iterator: Iterator[Chunk]) -> None:
+        """Take one optimiser step and log it."""
         began = time.perf_counter()
-        timed = _Timed(coming)
+        timed = _TimedChunks(chunk_iterator)
         rate = learning_rate(self.config, self.progress.step, self.plan.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["share"]
         self.optimiser.zero_grad(set_to_none=True)
         try:
-            loss, seen = step_gradient(self.learner, step, timed, self.ranks)
-        except TransportError:  # an embedding that is not finite
-            loss, seen = math.nan, timed.seen
-        self._read_all(seen)
-        norm = _norm(self.learner.parameters, self.config.clip_grad)
+            loss, chunks_seen = step_gradient(self.learner, step, timed, self.ranks)
+        except TransportError:  # raised for an embedding that is not finite
+            loss, chunks_seen = math.nan, timed.chunks_seen
+        self._record_unreadable(chunks_seen)
+        norm = _clip_gradient(self.learner.parameters, self.config.clip_grad)
         if not all(self.ranks.gather(math.isfinite(loss) and math.isfinite(norm))):
-            self._not_finite(seen)
+            self._raise_not_finite(chunks_seen)
         self.optimiser.step()
         self.learner.clamp_scale()
         self.progress = replace(self.progress, step=self.progress.step + 1, settled=False)
@@ -171,8 +171,8 @@ class _Run:
         }
         self.log("step", self.progress.step, numbers)
 
-    def _after(self) -> None:
-        """Validate and save, where it is time to."""
+    def _validate_and_save(self) -> None:
+        """Validate and save a checkpoint when due."""
         step, config = self.progress.step, self.config
         last = step == self.total
         epoch_ends = step % self.plan.steps == 0
@@ -185,37 +185,37 @@ class _Run:
             self._save(("last", *which))
 
     def _validate(self) -> tuple[Which, ...]:
-        """Validate; says whether these are the best weights so far."""
+        """Validate; return ("best",) if these are the best weights so far, else ()."""
         config = self.config
         settings = Settings(
             frames=config.frames, kinds=config.kinds, eps=config.eps, min_decoded=config.min_decoded
         )
         with self.learner.precision():
-            found = validate(
+            validation = validate(
                 self.learner.backbone,
                 self.task.pack,
                 self.task.held_out,
                 settings,
                 self.ranks,
-                lambda: bool(self.asked),
+                lambda: bool(self.stop_signals),
             )
         self._stop_if_asked()
         numbers = {
-            "top1": found.accuracy,
-            "top5": found.top5 / max(1, found.clips),
-            "clips": float(found.clips),
+            "top1": validation.accuracy,
+            "top5": validation.top5 / max(1, validation.clips),
+            "clips": float(validation.clips),
         }
         self.log("validation", self.progress.step, numbers)
-        for path, cause in found.failures:
+        for path, cause in validation.failures:
             self.log("unreadable", self.progress.step, text=f"{path}: {cause}")
-        if not found.clips:
+        if not validation.clips:
             raise OstError(
-                f"none of the {len(found.failures)} held-out clips can be read; nothing can be validated"
+                f"none of the {len(validation.failures)} held-out clips can be read; nothing can be validated"
             )
-        if found.accuracy <= self.progress.best:
+        if validation.accuracy <= self.progress.best:
             return ()
         self.progress = replace(
-            self.progress, best=found.accuracy, best_step=self.progress.step, clips=found.clips
+            self.progress, best=validation.accuracy, best_step=self.progress.step, clips=validation.clips
         )
         return ("best",)
 
@@ -225,7 +225,7 @@ class _Run:
         )
         self.log("checkpoint", self.progress.step, text=" and ".join(which))
 
-    def _resumed(self) -> Progress:
+    def _load_last(self) -> Progress:
         folder = self.checkpoints.find("last")
         if folder is None:
             return Progress()
@@ -233,11 +233,16 @@ class _Run:
         self.learner.clamp_scale()
         return progress
 
-    def _read_all(self, seen: list[Chunk]) -> None:
-        """Name and count the clips that could not be read; stop if they are too many."""
-        mine = {f.index: (f.path, f.cause) for chunk in seen for f in chunk.failures}
+    def _record_unreadable(self, chunks_seen: list[Chunk]) -> None:
+        """Log and count the unreadable clips of all ranks; raise OstError if there are too many."""
+        unreadable = {f.index: (f.path, f.cause) for chunk in chunks_seen for f in chunk.failures}
         known = dict(self.progress.unreadable)
-        new = {i: told for part in self.ranks.gather(mine) for i, told in part.items() if i not in known}
+        new = {
+            i: failure
+            for part in self.ranks.gather(unreadable)
+            for i, failure in part.items()
+            if i not in known
+        }
         if not new:
             return
         for path, cause in new.values():
@@ -251,23 +256,23 @@ class _Run:
                 f"{self.run / 'log.jsonl'}"
             )
 
-    def _not_finite(self, seen: list[Chunk]) -> None:
-        place = self.run / "not-finite" / f"rank-{self.ranks.rank}"
-        _save_batch(place, seen)
+    def _raise_not_finite(self, chunks_seen: list[Chunk]) -> None:
+        folder = self.run / "not-finite" / f"rank-{self.ranks.rank}"
+        _save_batch(folder, chunks_seen)
         raise OstError(
-            f"the loss of step {self.progress.step + 1} is not finite; the batch is in {place.parent} for "
+            f"the loss of step {self.progress.step + 1} is not finite; the batch is in {folder.parent} for "
             "inspection, and the last checkpoint is kept: lower lr, or use precision=fp32"
         )
 
     def _stop_if_asked(self) -> None:
-        if any(self.ranks.gather(bool(self.asked))):
+        if any(self.ranks.gather(bool(self.stop_signals))):
             self._save(("last",))
             raise Interrupted(
                 f"stopped as asked after step {self.progress.step} of {self.total}", "go on with {resume}"
             )
 
     def _finish(self) -> Outcome:
-        """Put the weights where they are looked for."""
+        """Copy the best or last weights into the folder of the run."""
         target = self.run / WEIGHTS
         folder = self.checkpoints.find("best") or self.checkpoints.find("last")
         if folder is None:
@@ -282,27 +287,27 @@ class _Run:
         return Outcome(target, done.best_step, done.best, unreadable, done.clips)
 
 
-class _Timed:
-    """Chunks, with the time that was spent waiting for them."""
+class _TimedChunks:
+    """An iterator over chunks that keeps them and measures the time spent waiting."""
 
-    def __init__(self, coming: Iterator[Chunk]) -> None:
-        self._coming = coming
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
         self.waited = 0.0
-        self.seen: list[Chunk] = []
+        self.chunks_seen: list[Chunk] = []
 
-    def __iter__(self) -> _Timed:
+    def __iter__(self) -> _TimedChunks:
         return self
 
     def __next__(self) -> Chunk:
-        began = time.perf_counter()
-        chunk = next(self._coming)
-        self.waited += time.perf_counter() - began
-        self.seen.append(chunk)
+        start = time.perf_counter()
+        chunk = next(self._chunks)
+        self.waited += time.perf_counter() - start
+        self.chunks_seen.append(chunk)
         return chunk
 
 
 def learning_rate(config: TrainConfig, step: int, steps_an_epoch: int) -> float:
-    """Linear from 0 over the warm-up, then a cosine down to `final_lr` of the rate."""
+    """Return the learning rate of a step: a linear rise from 0, then a cosine down to `final_lr * lr`."""
     warmup, total = config.warmup_epochs * steps_an_epoch, config.epochs * steps_an_epoch
     if step < warmup:
         return config.lr * (step + 1) / (warmup + 1)
@@ -315,9 +320,8 @@ def _optimiser(learner: Learner) -> torch.optim.AdamW:
     optimiser = torch.optim.AdamW(
         learner.groups(), lr=config.lr, betas=config.betas, eps=config.adam_eps, fused=True
     )
-    for (
-        parameter
-    ) in learner.parameters.values():  # there from the beginning, so that a checkpoint can fill them
+    # AdamW creates its state at the first step, but loading a checkpoint needs the tensors before.
+    for parameter in learner.parameters.values():
         optimiser.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
@@ -327,7 +331,7 @@ def _optimiser(learner: Learner) -> torch.optim.AdamW:
 
 
 def _state(learner: Learner, optimiser: torch.optim.AdamW) -> State:
-    """The tensors that a run goes on from; everything else follows from the step and the seed."""
+    """Return the tensors of a checkpoint; everything else follows from the step and the seed."""
     moments = {
         f"{name}/{part}": tensor
         for name, parameter in learner.parameters.items()
@@ -336,33 +340,33 @@ def _state(learner: Learner, optimiser: torch.optim.AdamW) -> State:
     return {"parameters": {n: p.detach() for n, p in learner.parameters.items()}, "moments": moments}
 
 
-def _norm(parameters: dict[str, Any], limit: float) -> float:
-    """Length of the gradient, cut to the limit in place."""
+def _clip_gradient(parameters: dict[str, Any], limit: float) -> float:
+    """Clip the gradient to the limit in place and return its norm before clipping."""
     return float(torch.nn.utils.clip_grad_norm_(parameters.values(), limit or math.inf))
 
 
-def _save_batch(folder: Path, seen: list[Chunk]) -> None:
+def _save_batch(folder: Path, chunks_seen: list[Chunk]) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    for i, chunk in enumerate(seen):
+    for i, chunk in enumerate(chunks_seen):
         tensors |= {f"{i}.pixels": chunk.pixels, f"{i}.labels": chunk.labels}
     with atomic(folder / "batch.safetensors") as temporary:
         save_file(tensors, temporary)
-    write_text(folder / "batch.json", json.dumps([list(chunk.paths) for chunk in seen], indent=2))
+    write_text(folder / "batch.json", json.dumps([list(chunk.paths) for chunk in chunks_seen], indent=2))
 
 
 @contextmanager
-def _asked_to_stop() -> Generator[list[int]]:
-    """A list that fills when SIGTERM comes; spot machines send it a little before they vanish."""
+def _catch_sigterm() -> Generator[list[int]]:
+    """Yield a list that each SIGTERM is appended to; spot instances get one shortly before they are reclaimed."""
     import threading
 
-    asked: list[int] = []
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield signals
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    before = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     try:
-        yield asked
+        yield signals
     finally:
         signal.signal(signal.SIGTERM, before)

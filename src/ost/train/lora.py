@@ -1,4 +1,4 @@
-"""Low-rank updates of both towers, through peft (Hu et al., ICLR 2022); merged into a plain weight file."""
+"""Add low-rank updates to both towers (LoRA, Hu et al., ICLR 2022), through peft, and merge them into plain weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TARGETS = ["attn", "c_fc", "c_proj"]
 
 
 def inject(backbone: ClipBackbone, rank: int, seed: int) -> None:
-    """Put low-rank updates beside the attention and MLP weights of both towers; they begin at zero.
+    """Add low-rank updates, initially zero, to the attention and MLP weights of both towers.
 
     Raises:
         UsageError: peft is not installed.
@@ -35,30 +35,30 @@ def inject(backbone: ClipBackbone, rank: int, seed: int) -> None:
 
 
 def merged(backbone: ClipBackbone) -> Weights:
-    """The weights with the updates added, under the names of a plain CLIP; the towers are left as they are."""
+    """Return the weights with the updates merged, under the names of a plain CLIP; the towers are unchanged."""
     plain = backbone.weights()
     state = {name: tensor for name, tensor in plain.state.items() if "lora_" not in name}
     state = {name: tensor for name, tensor in state.items() if ".base_layer." not in name}
     for tower, prefix in ((backbone.visual, "visual."), (backbone.text, "")):
-        state |= {prefix + name: tensor for name, tensor in _merged(tower).items()}
+        state |= {prefix + name: tensor for name, tensor in _merge_tower(tower).items()}
     return replace(plain, state=state)
 
 
 def is_update(name: str) -> bool:
-    """Whether a parameter of this name belongs to an update that learns.
+    """Return whether a parameter of this name belongs to a trained update.
 
     peft 0.19 adds the update of an attention's output projection twice; it stays at zero here.
     """
     return ".lora_" in name and ".out_proj.lora_" not in name
 
 
-def _merged(tower: Any) -> dict[str, torch.Tensor]:
+def _merge_tower(tower: Any) -> dict[str, torch.Tensor]:
     from peft.tuners.lora.layer import LoraLayer, MultiheadAttention
 
-    tower = copy.deepcopy(tower)  # merging and taking apart again would round the frozen weights
+    tower = copy.deepcopy(tower)  # merging and unmerging in place would round the frozen weights
     layers = {name: module for name, module in tower.named_modules() if isinstance(module, LoraLayer)}
     for name, layer in layers.items():
-        if ".base_layer." in name:  # inside an attention, which takes care of it
+        if ".base_layer." in name:  # inside an attention, which merges it
             continue
         if isinstance(layer, MultiheadAttention):
             plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)

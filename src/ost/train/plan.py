@@ -1,5 +1,7 @@
-"""Which clips make a batch: arithmetic, pure. The order depends on seed and epoch alone, so a run can go on at any
-step, and on another number of ranks."""
+"""Divide the clips of an epoch into batches.
+
+The order depends on seed and epoch alone, so a run can resume at any step and on another number of ranks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import numpy as np
 
 
 class Draw(NamedTuple):
-    """One clip's turn: which one, and in which epoch; its augmentation depends on both and the seed."""
+    """A clip drawn in an epoch; its augmentation depends on both and the seed."""
 
     epoch: int
     clip: int
@@ -19,11 +21,11 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank does of a contrastive batch.
+    """The part of a contrastive batch that one rank computes.
 
     Attributes:
-        chunks: clips that go through the towers at once.
-        weight: clips of the whole contrastive batch, over all ranks, of those of the optimiser step.
+        chunks: clips that pass through the towers together.
+        weight: clips of the contrastive batch over clips of the optimiser step, both over all ranks.
     """
 
     chunks: tuple[tuple[Draw, ...], ...]
@@ -38,11 +40,11 @@ class Plan:
     """The batches of a run, over all ranks.
 
     Attributes:
-        clips: how many there are.
-        batch: clips an optimiser step; the steps of an epoch are as equal as they can be, and none is left out.
+        clips: number of clips.
+        batch: most clips per optimiser step; an epoch is split evenly and leaves no clip out.
         contrastive_batch: clips that are each other's negatives.
-        chunk: clips at once on one rank.
-        seed: of the order.
+        chunk: clips per forward pass on one rank.
+        seed: seed of the order.
     """
 
     clips: int
@@ -53,15 +55,15 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Return the number of optimiser steps per epoch."""
         return -(-self.clips // self.batch)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Every clip once, shuffled."""
+        """Return every clip once, shuffled."""
         return np.random.default_rng([self.seed, epoch]).permutation(self.clips)
 
     def step(self, epoch: int, number: int, rank: int, world: int) -> Step:
-        """What a rank does in one step."""
+        """Return the shares of a rank in one step, one per contrastive batch."""
         clips = np.array_split(self.order(epoch), self.steps)[number]
         parts = np.array_split(clips, -(-len(clips) // self.contrastive_batch))
         return tuple(
@@ -74,6 +76,6 @@ class Plan:
         return tuple(tuple(draws[i : i + self.chunk]) for i in range(0, len(draws), self.chunk))
 
     def from_step(self, start: int, epochs: int, rank: int, world: int) -> Iterator[Step]:
-        """The steps of a run from a step on, counted over epochs."""
+        """Yield the steps of a run from step `start` on, numbered across epochs."""
         for number in range(start, epochs * self.steps):
             yield self.step(number // self.steps, number % self.steps, rank, world)

@@ -1,4 +1,4 @@
-"""One call for every regime."""
+"""Start training, whatever the regime."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def start(
     ranks: Ranks | None = None,
     watch: Watch = lambda _: None,
 ) -> Outcome:
-    """Train what a config says: towers, what is put beside them, or an adapter over them.
+    """Train what a config selects: towers, new parameters beside them, or an adapter over them.
 
     Args:
         config: every setting.
         task: classes and clips.
         run: folder of the run, see `ost.train.folder`.
         device: as for `ost.device.resolve_device`.
-        resume: go on with the run in the folder.
+        resume: continue the run in the folder.
         ranks: the processes that train together.
-        watch: is given what happens, on the first rank.
+        watch: called with every event, on the first rank.
 
     Raises:
         UsageError: settings contradict each other, or the folder holds another run.
-        Interrupted: SIGTERM came; everything is saved.
+        Interrupted: SIGTERM arrived; a checkpoint is saved.
         OstError: see `ost.train.loop.train` and `ost.train.frozen.train_adapter`.
     """
     if config.tune != "adapter":

@@ -1,9 +1,9 @@
-"""The gradient of one optimiser step, the same however it is cut into chunks and over ranks.
+"""Compute the gradient of one optimiser step, independent of how it is split into chunks and over ranks.
 
 A contrastive loss needs all embeddings of its batch at once, but not all activations: the embeddings are computed
-in chunks, the loss gives their gradient, and each chunk is computed again to carry it on (GradCache, Gao et
-al., RepL4NLP 2021). Ranks hand each other embeddings, never activations. Every rank sees the loss of the whole
-batch, takes the gradient of its own embeddings, and the parameters' gradients are added over ranks: that is the
+in chunks, the loss gives their gradient, and each chunk is computed again to backpropagate it (GradCache, Gao et
+al., RepL4NLP 2021). Ranks exchange embeddings, never activations. Every rank computes the loss of the whole batch
+and backpropagates through its own embeddings. The parameters' gradients are summed over ranks, which gives the
 gradient of one process on the same batch.
 """
 
@@ -30,14 +30,14 @@ TEXTS_AT_ONCE = 64
 
 
 class Replayed:
-    """Embeddings of many inputs, chunk by chunk, and their gradient carried on to the parameters.
+    """Embeddings computed chunk by chunk, whose gradient is backpropagated by computing each chunk again (GradCache).
 
     Args:
         function: an input -> embeddings [n, ...].
         inputs: the chunks.
-        learns: whether a gradient is wanted at all.
-        keep: keep the graphs of all chunks instead of computing each twice; a single chunk's is kept anyhow.
-        like: embeddings of no input, [0, ...].
+        learns: whether a gradient is needed.
+        keep: keep the graphs of all chunks instead of computing each twice; the graph of a single chunk is always kept.
+        like: empty embeddings, [0, ...].
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Replayed:
             self._outputs = []
 
     def carry_on(self) -> None:
-        """Pass the gradient that the leaf has received to the parameters."""
+        """Backpropagate the gradient of the leaf to the parameters."""
         if not self._learns or self.leaf.grad is None:
             return
         for i, grad in enumerate(self.leaf.grad.split(self._sizes) if self._sizes else ()):
@@ -64,47 +64,51 @@ class Replayed:
 def step_gradient(
     learner: Learner, step: Step, chunks: Iterator[Chunk], ranks: Ranks
 ) -> tuple[float, list[Chunk]]:
-    """Leave the gradient of an optimiser step in the parameters.
+    """Accumulate the gradient of an optimiser step in the parameters.
 
     Args:
-        learner: whose gradients are clear.
-        step: what this rank does.
+        learner: the backbone in training, with gradients cleared.
+        step: the shares of this rank.
         chunks: the next chunks of the loader, in its order.
-        ranks: who takes part.
+        ranks: the processes that train together.
 
     Returns:
-        The loss, averaged over all clips of the step, and the chunks that it was made of on this rank.
+        The loss, averaged over all clips of the step, and the chunks of this rank.
     """
     contrastive = learner.config.loss == "contrastive"
-    total, seen = 0.0, list[Chunk]()
+    total, chunks_seen = 0.0, list[Chunk]()
     for share in step:
-        own = [next(chunks) for _ in share.chunks]
-        seen += own
+        share_chunks = [next(chunks) for _ in share.chunks]
+        chunks_seen += share_chunks
         if contrastive:
-            loss = _contrastive(learner, own, share.weight, ranks)
+            loss = _contrastive(learner, share_chunks, share.weight, ranks)
         else:
-            loss = _classes(learner, own, share.weight, ranks)
+            loss = _cross_entropy(learner, share_chunks, share.weight, ranks)
         total += share.weight * loss
     for parameter in learner.parameters.values():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         ranks.sum(parameter.grad)
-    return total, seen
+    return total, chunks_seen
 
 
-def _contrastive(learner: Learner, own: list[Chunk], weight: float, ranks: Ranks) -> float:
-    """A batch's clips against the classes of the batch; see `symmetric_kl`."""
-    labels, counts = _all_labels(own, ranks)
+def _contrastive(learner: Learner, chunks: list[Chunk], weight: float, ranks: Ranks) -> float:
+    """Backpropagate the loss of a batch's clips against its classes, see `symmetric_kl`; return the loss."""
+    labels, counts = _gather_labels(chunks, ranks)
     classes, columns = torch.unique(labels, return_inverse=True)
-    names: list[int] = classes.tolist()
+    rows: list[int] = classes.tolist()
     keep = not learner.config.replay
     clips = Replayed(
-        learner.embed_chunk, own, learns=learner.trains_image, keep=keep, like=_nothing(learner, clips=True)
+        learner.embed_chunk,
+        chunks,
+        learns=learner.trains_image,
+        keep=keep,
+        like=_empty_embeddings(learner, clips=True),
     )
-    raw = _with_others(clips.leaf, counts, ranks)
-    texts = _Texts(learner, names, ranks)
-    head = learner.head(names, texts.raw)
-    # Classes that several clips share are matched once; their columns stand once for each of these clips.
+    raw = _gather_rows(clips.leaf, counts, ranks)
+    texts = _Texts(learner, rows, ranks)
+    head = learner.head(rows, texts.raw)
+    # A class that several clips share is matched once, and its column repeated for each of them.
     scores = match(frame_embeddings(raw), head, kinds=learner.config.kinds, eps=learner.config.eps)
     logits = learner.scale * scores.logits[:, columns.to(raw.device)]
     loss = symmetric_kl(logits, labels.to(raw.device))
@@ -112,17 +116,17 @@ def _contrastive(learner: Learner, own: list[Chunk], weight: float, ranks: Ranks
         (weight * loss).backward()
     clips.carry_on()
     texts.carry_on()
-    _once(learner, ranks)
+    _keep_first_scale_gradient(learner, ranks)
     return float(loss.detach())
 
 
-def _classes(learner: Learner, own: list[Chunk], weight: float, ranks: Ranks) -> float:
-    """Clips against a class head that stands still: chunks do not know one another."""
-    everyone = range(len(learner.pack))
-    head = learner.head(everyone, learner.frozen_texts(everyone))
-    counts = [sum(part) for part in ranks.gather([len(chunk.labels) for chunk in own])]
+def _cross_entropy(learner: Learner, chunks: list[Chunk], weight: float, ranks: Ranks) -> float:
+    """Backpropagate the loss of clips against a frozen class head, chunk by chunk; return the loss."""
+    all_classes = range(len(learner.pack))
+    head = learner.head(all_classes, learner.frozen_texts(all_classes))
+    counts = [sum(part) for part in ranks.gather([len(chunk.labels) for chunk in chunks])]
     total = torch.zeros((), device=learner.device)
-    for chunk in own:
+    for chunk in chunks:
         share = len(chunk.labels) / sum(counts)
         loss = share * over_classes(_class_logits(learner, chunk, head), chunk.labels.to(learner.device))
         (weight * loss).backward()
@@ -136,7 +140,7 @@ def _class_logits(learner: Learner, chunk: Chunk, head: ClassHead) -> Tensor:
 
 
 class _Texts:
-    """The text embeddings of a batch's classes: each rank computes some, all have all."""
+    """The text embeddings of a batch's classes, computed in parts by the ranks and gathered on all."""
 
     def __init__(self, learner: Learner, classes: list[int], ranks: Ranks) -> None:
         self._parts: dict[Kind, Replayed] = {}
@@ -152,39 +156,42 @@ class _Texts:
                 rows.split(TEXTS_AT_ONCE) if len(rows) else (),
                 learns=True,
                 keep=not learner.config.replay,
-                like=_nothing(learner, clips=False),
+                like=_empty_embeddings(learner, clips=False),
             )
             counts = [int(learner.prompted[kind].mask[share].sum()) for share in shares]
             self._parts[kind] = part
-            self.raw[kind] = _with_others(part.leaf, counts, ranks)
+            self.raw[kind] = _gather_rows(part.leaf, counts, ranks)
 
     def carry_on(self) -> None:
         for part in self._parts.values():
             part.carry_on()
 
 
-def _all_labels(own: list[Chunk], ranks: Ranks) -> tuple[Tensor, list[int]]:
-    """Labels [B] of the whole batch, and how many clips each rank has."""
-    mine: list[int] = [label for chunk in own for label in chunk.labels.tolist()]
-    parts: list[list[int]] = ranks.gather(mine)
+def _gather_labels(chunks: list[Chunk], ranks: Ranks) -> tuple[Tensor, list[int]]:
+    """Return the labels [B] of the whole batch, and the number of clips of each rank."""
+    labels: list[int] = [label for chunk in chunks for label in chunk.labels.tolist()]
+    parts: list[list[int]] = ranks.gather(labels)
     return torch.tensor([label for part in parts for label in part]), [len(part) for part in parts]
 
 
-def _with_others(own: Tensor, counts: list[int], ranks: Ranks) -> Tensor:
-    """This rank's rows, which a gradient flows to, among those of the others, in the order of ranks."""
+def _gather_rows(rows: Tensor, counts: list[int], ranks: Ranks) -> Tensor:
+    """Gather the rows of all ranks, in the order of ranks; a gradient flows to the rows of this rank only."""
     if ranks.world == 1:
-        return own
-    parts = ranks.gather_rows(own.detach(), counts)
-    parts[ranks.rank] = own
+        return rows
+    parts = ranks.gather_rows(rows.detach(), counts)
+    parts[ranks.rank] = rows
     return torch.cat(parts)
 
 
-def _once(learner: Learner, ranks: Ranks) -> None:
-    """Of what every rank computes alike only the first rank's gradient counts, because they will be added."""
+def _keep_first_scale_gradient(learner: Learner, ranks: Ranks) -> None:
+    """Zero the gradient of the logit scale on all ranks but the first.
+
+    Every rank computes the whole of it, and the gradients are summed over ranks.
+    """
     if not ranks.first and learner.log_scale.grad is not None:
         learner.log_scale.grad.zero_()
 
 
-def _nothing(learner: Learner, *, clips: bool) -> Tensor:
+def _empty_embeddings(learner: Learner, *, clips: bool) -> Tensor:
     shape = (0, learner.config.frames, learner.width) if clips else (0, learner.width)
     return torch.zeros(shape, device=learner.device)

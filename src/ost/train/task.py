@@ -1,4 +1,4 @@
-"""Lists of labelled videos -> what is to be learned: classes, clips to train on, clips held out."""
+"""Turn lists of labelled videos into a training task: classes, training clips, held-out clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ost.runs import Missing
 
 @dataclass(frozen=True)
 class Labelled:
-    """Clips with the rows of the pack that they show."""
+    """Clips and their labels, which are rows of the pack."""
 
     paths: tuple[str, ...]
     labels: tuple[int, ...]
@@ -25,20 +25,20 @@ class Labelled:
         return len(self.paths)
 
     def listed(self, pack: Pack) -> list[Clip]:
-        """As rows of a manifest."""
+        """Return the clips as rows of a manifest."""
         return [Clip(Path(path), pack.names[row]) for path, row in zip(self.paths, self.labels, strict=True)]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned.
+    """A training task.
 
     Attributes:
         pack: the classes.
-        clips: to train on.
-        held_out: to validate on; may be empty.
+        clips: clips to train on.
+        held_out: clips to validate on; may be empty.
         missing: videos of the lists that cannot be used.
-        notices: what the user should know of the videos, one sentence each.
+        notices: notices about the videos for the user, one sentence each.
     """
 
     pack: Pack
@@ -48,17 +48,17 @@ class Task:
     notices: tuple[str, ...] = ()
 
     def check_missing(self, most: float) -> None:
-        """Refuse to begin without more than this share of the videos.
+        """Check that no more than the share `most` of the videos is missing.
 
         Raises:
             UsageError: more are missing.
         """
         total = len(self.clips) + len(self.held_out) + len(self.missing)
         if len(self.missing) > most * total:
-            some = ", ".join(one.video for one in self.missing[:3])
+            first = ", ".join(missing.video for missing in self.missing[:3])
             raise UsageError(
                 f"{len(self.missing)} of {total} videos are not there, more than the share of {most:g} that "
-                f"max_unreadable allows; the first are {some}"
+                f"max_unreadable allows; the first are {first}"
             )
 
 
@@ -70,14 +70,14 @@ def make_task(
     seed: int,
     missing: tuple[Missing, ...] = (),
 ) -> Task:
-    """Pick the shots, hold the rest out, and find the classes.
+    """Return a task with the shots picked, the rest held out, and the classes resolved.
 
     Args:
         clips: all labelled clips.
         held_out: clips to validate on; empty takes what the shots leave over.
         classes: SPEC; empty takes the labels of the clips.
-        shots: clips a class to learn from; None takes all.
-        seed: of the choice.
+        shots: training clips per class; None takes all.
+        seed: seed of the choice.
         missing: videos of the lists that cannot be used.
 
     Raises:
@@ -88,10 +88,10 @@ def make_task(
         picked = pick_shots(clips, shots, seed)
         clips, held_out = picked.shots, held_out or picked.rest
     pack = resolve(classes or sorted({clip.label for clip in clips}))
-    return Task(pack, _labelled(pack, clips), _labelled(pack, held_out), missing)
+    return Task(pack, _label_rows(pack, clips), _label_rows(pack, held_out), missing)
 
 
-def _labelled(pack: Pack, clips: Sequence[Clip]) -> Labelled:
+def _label_rows(pack: Pack, clips: Sequence[Clip]) -> Labelled:
     labels = list(dict.fromkeys(clip.label for clip in clips))
     rows = {name: row for row, name in enumerate(pack.names)}
     chosen = pack.select(labels).classes if labels else ()

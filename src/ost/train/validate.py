@@ -1,4 +1,4 @@
-"""Held-out clips through the same matching as everywhere else, each scored once, shared out over the ranks."""
+"""Validate on held-out clips, each scored once by the usual matching, split over the ranks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ost.train.task import Labelled
 
 @dataclass(frozen=True)
 class Validation:
-    """How held-out clips were recognised.
+    """The counts of a validation.
 
     Attributes:
-        clips: how many were scored.
-        top1, top5: how many had their class first, or among the first five.
-        failures: (path, cause) of those that could not be read.
+        clips: number of clips scored.
+        top1, top5: number of clips with their class first, and among the first five.
+        failures: (path, cause) of unreadable clips.
     """
 
     clips: int
@@ -31,7 +31,7 @@ class Validation:
 
     @property
     def accuracy(self) -> float:
-        """Share of the scored clips with their class first; 0 where none was scored."""
+        """Return the share of scored clips with their class first, or 0 if none was scored."""
         return self.top1 / self.clips if self.clips else 0.0
 
 
@@ -46,17 +46,17 @@ def validate(
     """Score every held-out clip; the counts are the same on every rank.
 
     Args:
-        backbone, pack, settings: who recognises what, and how.
+        backbone, pack, settings: backbone, classes and settings of the recognition.
         held_out: the clips.
-        ranks: who share them.
-        stop: is asked before each clip whether to leave the rest.
+        ranks: the processes that share the clips.
+        stop: called for each clip; True skips the rest.
     """
-    mine = range(ranks.rank, len(held_out), ranks.world)
+    rows = range(ranks.rank, len(held_out), ranks.world)
     recognizer = Recognizer(backbone, settings, cache=False)
-    results = recognizer.recognize_all([held_out.paths[i] for i in mine], pack)
+    results = recognizer.recognize_all([held_out.paths[i] for i in rows], pack)
     top1 = top5 = clips = 0
     failures: list[tuple[str, str]] = []
-    for i, result in zip(mine, results, strict=True):
+    for i, result in zip(rows, results, strict=True):
         if stop():
             break
         if isinstance(result, VideoError):
@@ -65,9 +65,9 @@ def validate(
         best = [score.name for score in result.top(5)]
         name = pack.names[held_out.labels[i]]
         clips, top1, top5 = clips + 1, top1 + (best[0] == name), top5 + (name in best)
-    return _added(ranks.gather((clips, top1, top5, failures)))
+    return _sum_counts(ranks.gather((clips, top1, top5, failures)))
 
 
-def _added(parts: Sequence[tuple[int, int, int, list[tuple[str, str]]]]) -> Validation:
+def _sum_counts(parts: Sequence[tuple[int, int, int, list[tuple[str, str]]]]) -> Validation:
     clips, top1, top5, failures = zip(*parts, strict=True)
     return Validation(sum(clips), sum(top1), sum(top5), tuple(f for part in failures for f in part))
