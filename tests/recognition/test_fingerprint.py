@@ -118,8 +118,8 @@ def test_a_name_with_and_without_module_before_it_is_refused_by_both(tiny, tmp_p
 
 def test_a_tower_is_built_once_by_eight_threads_at_once(tiny, monkeypatch):
     backbone, built = load_backbone(weights=tiny, dtype="fp32"), []
-    fill = backbone._filled
-    monkeypatch.setattr(backbone, "_filled", lambda *args: built.append(1) or fill(*args))
+    fill = backbone._fill_tower
+    monkeypatch.setattr(backbone, "_fill_tower", lambda *args: built.append(1) or fill(*args))
     barrier = threading.Barrier(8)
 
     def ask(_):

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional
 
 from ost.errors import UsageError
 from ost.types import Frames, Preprocess
-from ost.video.augment import NONE, Augmentation, _box, crop_clip, draw_colour, recolour, train_resize
+from ost.video.augment import NONE, Augmentation, _draw_box, crop_clip, draw_colour, recolour, train_resize
 from ost.video.transform import transform
 
 SCALES = Augmentation().scales
@@ -43,7 +43,7 @@ def test_a_still_clip_stays_still(height, width, size, seed):
 @quick
 @given(sides, sides, st.integers(1, 40), seeds)
 def test_the_crop_lies_inside_the_picture_at_a_corner_or_the_middle(height, width, size, seed):
-    top, left, tall, wide = _box(height, width, size, SCALES, generator(seed))
+    top, left, tall, wide = _draw_box(height, width, size, SCALES, generator(seed))
     assert tall >= 1 and wide >= 1
     down, right = height - tall, width - wide
     corners = {(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)}
@@ -55,7 +55,7 @@ def test_the_crop_lies_inside_the_picture_at_a_corner_or_the_middle(height, widt
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(1, 40), seeds)
 def test_the_sides_of_a_crop_are_scales_at_most_one_step_apart(height, width, size, seed):
     short = min(height, width)
-    _, _, tall, wide = _box(height, width, size, SCALES, generator(seed))
+    _, _, tall, wide = _draw_box(height, width, size, SCALES, generator(seed))
     near = {
         (int(short * a), int(short * b))
         for i, a in enumerate(SCALES)
@@ -66,7 +66,7 @@ def test_the_sides_of_a_crop_are_scales_at_most_one_step_apart(height, width, si
 
 
 def test_every_scale_and_position_comes_about_equally_often():
-    boxes = [_box(300, 400, 224, SCALES, generator(seed)) for seed in range(2000)]
+    boxes = [_draw_box(300, 400, 224, SCALES, generator(seed)) for seed in range(2000)]
     sizes = [(tall, wide) for _, _, tall, wide in boxes]
     assert len(set(sizes)) == 4 + 2 * 3
     # 200 of each are expected with a standard deviation of 13

@@ -1,1 +1,1 @@
-"""Pixels and prompts in, embeddings out: the towers and their catalog."""
+"""Embed pixels and prompts: the towers, how they are found by name, and their catalog."""

@@ -1,7 +1,7 @@
 """A small adapter over frozen towers: a residual on frame embeddings and a residual on the class head.
 
 CLIP-Adapter (IJCV 2024) and Tip-Adapter (ECCV 2022) in the form that transport leaves intact: frames are
-moved by a low-rank map of their features, and a class's learned vector joins every one of its descriptors (see
+moved by a low-rank map of their features, and a class's learned vector is added to each of its descriptors (see
 `ost.recognition.match`). The file is small: it names the backbone it belongs to and holds none of its weights.
 """
 
@@ -26,16 +26,16 @@ from ost.types import FrameEmbeddings, LearnedClasses, Preprocess, Templates
 
 @dataclass(frozen=True)
 class Adapter:
-    """What was learned from examples, for one backbone.
+    """The parameters learned from examples over one frozen backbone.
 
     Attributes:
         backbone: the name of the backbone.
         backbone_hash: SHA-256 of its weights; the adapter fits no others.
         names: the C classes that had examples, readable.
         frames: T, frames a clip in training.
-        temperature: what the logits of the descriptors are multiplied with.
+        temperature: factor of the descriptors' logits.
         centre: fp32 [F], mean feature of the examples.
-        weight, bias: fp32 [C, F] and [C], of the classes.
+        weight, bias: fp32 [C, F] and [C], the residual on the class head.
         down, up: fp32 [R, F] and [D, R], the residual on frame embeddings.
         hash: SHA-256 of the file; empty before it is written.
     """
@@ -53,7 +53,7 @@ class Adapter:
     hash: str = ""
 
     def classes(self, names: Sequence[str]) -> LearnedClasses:
-        """What was learned, with rows for these classes; zero for those without examples."""
+        """Return the learned parameters with a row for each of these classes; zero for classes without examples."""
         known = {name: row for row, name in enumerate(self.names)}
         weight = self.weight.new_zeros(len(names), self.weight.shape[1])
         bias = self.bias.new_zeros(len(names))
@@ -63,7 +63,7 @@ class Adapter:
         return LearnedClasses(weight, bias, self.temperature, self.centre, self.down, self.up)
 
     def to(self, device: Any) -> Adapter:
-        """The same on another device."""
+        """Return the adapter on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
 
 
@@ -71,7 +71,7 @@ _TENSORS = ("centre", "weight", "bias", "down", "up")
 
 
 class AdaptedBackbone:
-    """A frozen backbone seen through an adapter; see `Backbone`."""
+    """A frozen backbone with an adapter over it; see `Backbone`."""
 
     def __init__(self, base: Backbone, adapter: Adapter, name: str) -> None:
         if adapter.backbone_hash != base.weights_hash:
@@ -94,26 +94,26 @@ class AdaptedBackbone:
         self.fingerprint, self.device, self.width = base.fingerprint, base.device, base.width
 
     def trainable(self) -> None:
-        """The towers under an adapter are frozen."""
+        """Return None: the towers under an adapter are frozen."""
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """As the frozen backbone."""
+        """Embed pixels with the frozen backbone."""
         return self.base.embed_frames(pixels)
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """As the frozen backbone, with features: the matching applies what was learned."""
+        """Embed clips with the frozen backbone; the matching applies the adapter to their features."""
         return self.base.embed_clips(pixels)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
-        """As the frozen backbone."""
+        """Embed texts with the frozen backbone."""
         return self.base.embed_text(texts)
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> None:
-    """Write a safetensors file atomically."""
+    """Write an adapter as a safetensors file, atomically."""
     from safetensors.torch import save_file
 
-    told = {
+    metadata = {
         "backbone": adapter.backbone,
         "backbone_hash": adapter.backbone_hash,
         "names": list(adapter.names),
@@ -122,28 +122,28 @@ def save_adapter(adapter: Adapter, path: str | Path) -> None:
     }
     tensors = {name: getattr(adapter, name).contiguous().cpu() for name in _TENSORS}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={ADAPTER_KEY: json.dumps(told)})
+        save_file(tensors, temporary, metadata={ADAPTER_KEY: json.dumps(metadata)})
 
 
-def _names(told: Any) -> tuple[str, ...]:
-    if not isinstance(told, list) or len({*map(str, told)}) != len(told):
+def _checked_names(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or len({*map(str, names)}) != len(names):
         raise ValueError("its classes are no list of different names")
-    return tuple(map(str, told))
+    return tuple(map(str, names))
 
 
 def read_adapter(path: Path) -> Adapter:
     """Read and check an adapter.
 
     Raises:
-        WeightsError: the file is damaged or does not hold together.
+        WeightsError: the file is damaged or its tensors do not fit each other.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            told: dict[str, Any] = json.loads((file.metadata() or {})[ADAPTER_KEY])
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})[ADAPTER_KEY])
             tensors = {name: file.get_tensor(name).float() for name in _TENSORS}
-        names = _names(told["names"])
+        names = _checked_names(metadata["names"])
         (classes, width), (_, rank) = tensors["weight"].shape, tensors["up"].shape
         shapes = {"centre": (width,), "bias": (classes,), "down": (rank, width)}
         wrong = [name for name, shape in shapes.items() if tuple(tensors[name].shape) != shape]
@@ -151,12 +151,12 @@ def read_adapter(path: Path) -> Adapter:
             raise ValueError(f"{(wrong or ['names'])[0]} does not fit {classes} classes of {width} features")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise ValueError("a number in it is not finite")
-        frames, temperature = int(told["frames"]), float(told["temperature"])
+        frames, temperature = int(metadata["frames"]), float(metadata["temperature"])
         if frames < 1 or not 0 < temperature < math.inf:
             raise ValueError(f"{frames} frames at a temperature of {temperature} cannot be")
         return Adapter(
-            backbone=str(told["backbone"]),
-            backbone_hash=str(told["backbone_hash"]),
+            backbone=str(metadata["backbone"]),
+            backbone_hash=str(metadata["backbone_hash"]),
             names=names,
             frames=frames,
             temperature=temperature,

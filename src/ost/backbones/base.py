@@ -1,4 +1,4 @@
-"""What every backbone offers; recognition knows nothing else of it."""
+"""The protocol of backbones, which is all that recognition knows of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextEmbeddings(NamedTuple):
 
     Attributes:
         values: fp32 [n, D], L2-normalised.
-        shift, gain: fp32 [n] of their similarities, or None.
+        shift, gain: fp32 [n], the calibration of their similarities, or None.
         notices: what the user should know, such as texts that had to be cut.
     """
 
@@ -36,12 +36,12 @@ class Backbone(Protocol):
     """Two towers with one embedding space.
 
     Attributes:
-        name: as the user asked for it.
+        name: as the user gave it.
         weights_hash: SHA-256 of the weights, hexadecimal.
-        fingerprint: of all that its embeddings depend on, hexadecimal (see `ost.weights.fingerprint`); an adapter
-            over the towers changes none of them.
-        preprocess: the pixels that `embed_frames` wants.
-        templates: the sentences its text tower is used to.
+        fingerprint: SHA-256 of all that its embeddings depend on, hexadecimal (see `ost.weights.fingerprint`); an
+            adapter over the towers does not change it.
+        preprocess: the pixels that `embed_frames` takes.
+        templates: the prompt templates that suit its text tower.
         logit_scale: s, exponentiated.
         precision: dtype of the towers, as in "float32".
         device: where the towers run and embeddings come out.
@@ -58,36 +58,36 @@ class Backbone(Protocol):
 
     @property
     def width(self) -> int:
-        """D, numbers of an embedding."""
+        """Return D, the width of an embedding."""
         ...
 
     @property
     def adapter(self) -> Adapter | None:
-        """What was learned from examples over frozen towers; None without."""
+        """Return the adapter that was trained over the frozen towers, or None."""
         ...
 
     def trainable(self) -> ClipBackbone | None:
-        """The towers as training moves them; None where they cannot be trained."""
+        """Return the towers for training, or None where they cannot be trained."""
         ...
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """Pixels [n, 3, size, size], uint8 or fp32 that are normalised -> fp32 [n, D], not normalised."""
+        """Embed pixels [n, 3, size, size], uint8 or normalised fp32, as fp32 [n, D], not normalised."""
         ...
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """Pixels [V, T, 3, size, size], uint8 or fp32 that are normalised -> embeddings [V, T, D] of V clips."""
+        """Embed V clips of pixels [V, T, 3, size, size], uint8 or normalised fp32, as embeddings [V, T, D]."""
         ...
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Prompts -> unit embeddings; loads the text tower if it is not there yet."""
+        """Embed prompts as unit vectors, loading the text tower on first use."""
         ...
 
 
 def prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Pixels as a tower takes them: uint8 are normalised, where they are by now; others are so already."""
+    """Return pixels as a tower takes them: normalise uint8 on their device, and pass fp32 through."""
     return pixels if pixels.is_floating_point() else preprocess.normalised(pixels)
 
 
 def frame_embeddings(raw: Tensor) -> FrameEmbeddings:
-    """Raw embeddings [V, T, D] as what `match` wants."""
+    """Split raw embeddings [V, T, D] into the unit vectors and norms that `match` takes."""
     return FrameEmbeddings(values=normalize(raw, dim=-1), norms=raw.norm(dim=-1))

@@ -1,4 +1,4 @@
-"""The specs: what each named backbone is, where its weights are, and what pixels they want."""
+"""The catalog of backbones: where the weights of each are, and the pixels they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP and its kin over open_clip: the two towers, each loaded when it is first needed."""
+"""CLIP and related models from open_clip: two towers, each loaded on first use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ost.backbones.resolve import ResolvedModel
     from ost.backbones.spec import Build
 
-# On a CPU larger batches are slower: their activations outgrow what the allocator keeps between layers.
+# On a CPU larger batches are slower: their activations exceed the memory that the allocator keeps between layers.
 FRAMES_AT_ONCE = {"cpu": 4}
 TOKENS_AT_ONCE = {"cpu": 1024}
 ON_A_GPU = 128
@@ -42,12 +42,12 @@ class ClipBackbone:
     """An open_clip model; see `Backbone`.
 
     Args:
-        name: as the user asked for it.
+        name: as the user gave it.
         weights: in open_clip's layout.
         model: the sizes of a CLIP with two transformers, or the name of an open_clip model.
         quick_gelu: the activation, for a model given by its sizes.
         preprocess: the pixels these weights were trained on.
-        device, dtype: where and in what the towers run; embeddings come out in fp32 on `device`.
+        device, dtype: of the towers; embeddings are returned in fp32 on `device`.
 
     Raises:
         WeightsError: a tensor is missing, left over, or of another shape.
@@ -76,13 +76,13 @@ class ClipBackbone:
         skeleton = self._skeleton()
         expected = skeleton.state_dict()
         towers, added = split_extras(weights.state)
-        self._state = _adapted(towers, expected)
+        self._state = _rename_old_tensors(towers, expected)
         account(self._state, expected, name)
         self.logit_scale = float(self._state["logit_scale"].float().exp().reshape(()))
         self._visual_skeleton = skeleton.visual
-        self.prompts = self._placed(read_prompts(added, skeleton, name), dtype)
-        # It reads embeddings, which are fp32 whatever the towers are.
-        self.temporal = self._placed(read_temporal(added, self.width, name), torch.float32)
+        self.prompts = self._to_device(read_prompts(added, skeleton, name), dtype)
+        # It reads embeddings, which are fp32 whatever the dtype of the towers.
+        self.temporal = self._to_device(read_temporal(added, self.width, name), torch.float32)
         self.fingerprint = fingerprint(
             weights=weights.hash,
             architecture=self._config,
@@ -93,18 +93,18 @@ class ClipBackbone:
         )
 
     def trainable(self) -> ClipBackbone:
-        """Its towers can be trained."""
+        """Return the backbone itself: its towers can be trained."""
         return self
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """Pixels [n, 3, size, size] -> fp32 [n, D] on the backbone's device, not normalised."""
+        """Embed pixels [n, 3, size, size] as fp32 [n, D] on the backbone's device, not normalised."""
         with torch.inference_mode():
             parts = pixels.split(FRAMES_AT_ONCE.get(self.device.type, ON_A_GPU))
             return torch.cat([self.visual(self.moved(part)).float() for part in parts])
 
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """Pixels [V, T, 3, size, size] -> embeddings [V, T, D], looked at over time where weights do that."""
-        if self.device.type == "cpu":  # no part crosses clips: each has the same bits in any company
+        """Embed pixels [V, T, 3, size, size] as [V, T, D], with the transformer over time where there is one."""
+        if self.device.type == "cpu":  # clip by clip, so that batching does not change the bits of a clip
             raw = torch.stack([self.embed_frames(clip) for clip in pixels])
         else:
             raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
@@ -113,7 +113,7 @@ class ClipBackbone:
             return frame_embeddings(raw)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Unit embeddings [n, D], fp32, on the backbone's device; no text needs shift or gain."""
+        """Embed texts as fp32 unit vectors [n, D] on the backbone's device, without shift or gain."""
         with torch.inference_mode():
             notices: list[str] = []
             tokens = self.tokens(texts, notices.append)
@@ -124,16 +124,16 @@ class ClipBackbone:
             return TextEmbeddings(normalize(values, dim=-1), notices=tuple(notices))
 
     def moved(self, pixels: Tensor) -> Tensor:
-        """Pixels on the device and in the dtype of the image tower."""
-        # uint8 travel as they are, a quarter of what fp32 are, and are normalised where they arrive.
+        """Return normalised pixels on the device and in the dtype of the image tower."""
+        # uint8 pixels are a quarter of the size of fp32, so they are normalised after the copy to the device.
         return prepared(pixels.to(self.device, non_blocking=True), self.preprocess).to(self.dtype)
 
     def over_time(self, raw: Tensor) -> Tensor:
-        """Raw embeddings [V, T, D] after the transformer over time, where the weights have one."""
+        """Apply the transformer over time to raw embeddings [V, T, D], where the weights have one."""
         return raw if self.temporal is None else self.temporal(raw).float()
 
     def tokens(self, texts: Sequence[str], tell: Callable[[str], None]) -> Tensor:
-        """Texts as tokens [n, L], each cut at a word where it is longer than the context; `tell` is given notices."""
+        """Tokenize texts as [n, L], each cut at a word where it exceeds the context; `tell` is called with notices."""
         tokenize, count = self._tokenizer
         room = 0 if self.prompts is None else self.prompts.count
         limit = self.context_length - room
@@ -141,16 +141,16 @@ class ClipBackbone:
         return tokenize(fitted, context_length=limit)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens [m, L] -> raw embeddings, fp32 [m, D]; gradients flow where parameters ask for them."""
+        """Embed tokens [m, L] as raw fp32 [m, D], with gradients for parameters that require them."""
         if self.prompts is not None:
             tokens = self.prompts.open_up(tokens)
         return _encode_text(self.text, tokens.to(self.device)).float()
 
     def weights(self) -> Weights:
-        """The weights as they are now, after training too; tensors are shared with the towers."""
+        """Return the current weights, also after training; tensors are shared with the towers."""
         state = dict(self._state)
         for tower, prefix in (("visual", "visual."), ("text", "")):
-            if tower in vars(self):  # one that was never built is still as it was read
+            if tower in vars(self):  # a tower that was never built is unchanged in self._state
                 state |= {prefix + name: tensor for name, tensor in vars(self)[tower].state_dict().items()}
         for module, prefix in ((self.prompts, "prompts."), (self.temporal, "temporal.")):
             if module is not None:
@@ -160,39 +160,39 @@ class ClipBackbone:
 
     @property
     def width(self) -> int:
-        """D, numbers of an embedding."""
+        """Return D, the width of an embedding."""
         return int(self._config["embed_dim"])
 
     @property
     def context_length(self) -> int:
-        """Tokens the text tower reads, start and end included."""
+        """Return the number of tokens the text tower reads, start and end included."""
         return int(self._config["text_cfg"].get("context_length", 77))
 
     @once
     def visual(self) -> nn.Module:
-        """The image tower."""
+        """Build the image tower."""
         prefix = "visual."
         state = {k.removeprefix(prefix): v for k, v in self._state.items() if k.startswith(prefix)}
-        tower = self._filled(self._visual_skeleton, state)
+        tower = self._fill_tower(self._visual_skeleton, state)
         if self.prompts is not None:
             self.prompts.attach_visual(tower)
         return tower
 
     @once
     def text(self) -> Any:
-        """The text tower, and the logit scale with it."""
+        """Build the text tower, with the logit scale."""
         model = self._skeleton()
         del model.visual
         state = {name: tensor for name, tensor in self._state.items() if not name.startswith("visual.")}
-        tower = self._filled(model, state)
+        tower = self._fill_tower(model, state)
         if self.prompts is not None:
             self.prompts.attach_text(tower)
         return tower
 
-    def _placed(self, module: Any, dtype: torch.dtype) -> Any:
+    def _to_device(self, module: Any, dtype: torch.dtype) -> Any:
         return module and module.to(self.device, dtype).eval().requires_grad_(False)
 
-    def _filled(self, module: Any, state: Mapping[str, Tensor]) -> Any:
+    def _fill_tower(self, module: Any, state: Mapping[str, Tensor]) -> Any:
         moved = {
             name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in state.items()
@@ -201,7 +201,7 @@ class ClipBackbone:
         return module.to(self.device, self.dtype).eval().requires_grad_(False)
 
     def _skeleton(self) -> Any:
-        """The model with the right tensors and no values in them."""
+        """Build the model with uninitialised tensors of the right shapes."""
         from open_clip.model import CLIP, CustomTextCLIP
 
         config = copy.deepcopy(self._config)
@@ -212,19 +212,19 @@ class ClipBackbone:
             if f"{setting}_name" in config[tower]:
                 config[tower][f"{setting}_pretrained"] = False
         try:
-            with _Undrawn():
+            with _SkipInit():
                 return (CustomTextCLIP if custom else CLIP)(**config)
         except (OSError, ImportError, RuntimeError) as error:
             raise WeightsError(f"{self.name}: its towers cannot be built ({first_line(error)})") from error
 
     @once
     def _tokenizer(self) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
-        """texts -> tokens, and text -> number of tokens."""
+        """Return functions from texts to tokens, and from a text to its number of tokens."""
         return open_clip_tokenizer(self._name, self.name, self._config["text_cfg"].get("vocab_size"))
 
 
 def build_clip(resolved: ResolvedModel, build: Build) -> ClipBackbone:
-    """The towers of a resolved model, on the device and in the dtype that were asked for."""
+    """Build the towers of a resolved model on the device and in the dtype of `build`."""
     device = resolve_device(build.device)
     with activity("preparing the towers"):  # imports open_clip, which takes seconds
         return ClipBackbone(
@@ -239,10 +239,10 @@ def build_clip(resolved: ResolvedModel, build: Build) -> ClipBackbone:
 
 
 def _encode_text(model: Any, tokens: Tensor) -> Tensor:
-    """A text tower's raw embeddings, without the padding where attention is causal: nothing looks ahead."""
+    """Return raw text embeddings; where attention is causal, skip the padding, which no token attends to."""
     from open_clip.transformer import text_global_pool
 
-    if not _reads_to_the_end(model) or not len(tokens):
+    if not _ignores_padding(model) or not len(tokens):
         return model.encode_text(tokens)
     length = int(_lengths(model, tokens).max())
     tokens, mask = tokens[:, :length], model.attn_mask
@@ -253,34 +253,34 @@ def _encode_text(model: Any, tokens: Tensor) -> Tensor:
     return projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
 
 
-def _reads_to_the_end(model: Any) -> bool:
-    """Whether a text tower sees nothing behind a text's end token: its attention is causal, and it pools there."""
+def _ignores_padding(model: Any) -> bool:
+    """Return whether a text tower ignores tokens after the end token: causal attention, pooled at the end token."""
     causal = getattr(model, "attn_mask", None) is not None
     return causal and getattr(model, "text_pool_type", "") == "argmax"
 
 
 def _lengths(model: Any, tokens: Tensor) -> Tensor:
-    """How many tokens of each text [n, L] a text tower reads, [n]."""
+    """Return the number of tokens that a text tower reads of each text [n, L], as [n]."""
     # The end token has the highest number.
-    return tokens.argmax(-1) + 1 if _reads_to_the_end(model) else torch.full((len(tokens),), tokens.shape[-1])
+    return tokens.argmax(-1) + 1 if _ignores_padding(model) else torch.full((len(tokens),), tokens.shape[-1])
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves parameters as they were allocated: filling them takes most of the time that building does."""
+class _SkipInit(TorchFunctionMode):
+    """Skip the initialisation of parameters, which takes most of the time of building a model."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = kwargs or {}
-        first = args[0] if args else given.get("tensor")
+        arguments = kwargs or {}
+        first = args[0] if args else arguments.get("tensor")
         name = getattr(func, "__name__", "")
         if isinstance(first, Parameter) and name.endswith("_") and not name.endswith(("__", "grad_")):
             return first
-        return func(*args, **given)
+        return func(*args, **arguments)
 
 
 def open_clip_config(name: str) -> dict[str, Any]:
-    """open_clip's model configuration of that name.
+    """Return open_clip's model configuration of a name.
 
     Raises:
         UsageError: open_clip has no such model.
@@ -298,16 +298,16 @@ def open_clip_config(name: str) -> dict[str, Any]:
 def open_clip_tokenizer(
     model: str | None, title: str, vocabulary: int | None
 ) -> tuple[Callable[..., Tensor], Callable[[str], int]]:
-    """texts -> tokens, and text -> number of tokens, start and end included.
+    """Return functions from texts to tokens, and from a text to its number of tokens, start and end included.
 
     Args:
         model: open_clip's name; None is CLIP's own tokenizer.
-        title: what errors call the backbone.
-        vocabulary: tokens its text tower knows, if its configuration says.
+        title: the name of the backbone in errors.
+        vocabulary: size of the text tower's vocabulary, if its configuration states it.
 
     Raises:
         UsageError: the tokenizer needs a package that is missing.
-        WeightsError: it cannot be fetched, or has tokens that the text tower does not know.
+        WeightsError: it cannot be downloaded, or has tokens that the text tower does not know.
     """
     from open_clip import get_tokenizer
     from open_clip.tokenizer import SimpleTokenizer
@@ -334,7 +334,7 @@ _TEXT_SIZES = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
 def told_by_shapes(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration says nothing beyond what `Architecture` reads from the tensors."""
+    """Return whether a configuration holds only what `Architecture` reads from the tensors' shapes."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     return (
         set(config) <= {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
@@ -346,14 +346,14 @@ def told_by_shapes(config: Mapping[str, Any]) -> bool:
     )
 
 
-def _adapted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The tensors of older files under today's names, as open_clip itself reads them."""
+def _rename_old_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors of older files under current names, as open_clip itself converts them."""
     from open_clip.model import convert_to_custom_text_state_dict
 
     adapted = dict(state)
     if "positional_embedding" in state and "text.positional_embedding" in expected:
         adapted = convert_to_custom_text_state_dict(adapted)
-    for name in ("logit_scale", "logit_bias"):  # a number in some files, one of one in others
+    for name in ("logit_scale", "logit_bias"):  # 0-dimensional in some files, shape [1] in others
         if name in adapted and name in expected and adapted[name].numel() == 1:
             adapted[name] = adapted[name].reshape(expected[name].shape)
     return adapted

@@ -1,6 +1,6 @@
-"""What training can add to a CLIP: learned prompts in both towers, and a transformer over time.
+"""Modules that training can add to a CLIP: learned prompts in both towers, and a transformer over time.
 
-Their tensors travel in the weight file beside the towers, as `prompts.*` and `temporal.*`, and their sizes
+Their tensors are stored in the weight file beside the towers, as `prompts.*` and `temporal.*`, and their sizes
 are read from the tensors' shapes.
 """
 
@@ -25,7 +25,7 @@ class LearnedPrompts(nn.Module):
 
     Attributes:
         visual: [layers, n, width of the image tower], after the patches.
-        text: [layers, n, width of the text tower], behind the start token.
+        text: [layers, n, width of the text tower], after the start token.
     """
 
     def __init__(self, layers: int, count: int, visual_width: int, text_width: int) -> None:
@@ -35,11 +35,11 @@ class LearnedPrompts(nn.Module):
 
     @property
     def count(self) -> int:
-        """Context vectors a layer."""
+        """Return the number of context vectors a layer."""
         return self.visual.shape[1]
 
     def attach_visual(self, tower: Any) -> None:
-        """Make an image tower read them: appended before its first layer, exchanged before the next ones."""
+        """Hook the prompts into an image tower: appended before its first layer, replaced before the next ones."""
 
         def append(_: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             (x,) = inputs
@@ -47,37 +47,37 @@ class LearnedPrompts(nn.Module):
 
         tower.ln_pre.register_forward_pre_hook(append)
         for layer, block in enumerate(tower.transformer.resblocks[1 : len(self.visual)], 1):
-            block.register_forward_pre_hook(self._exchange(self.visual, layer, None))
+            block.register_forward_pre_hook(self._replace_hook(self.visual, layer, None))
 
     def attach_text(self, tower: Any) -> None:
-        """Make a text tower read them in place of the tokens that `open_up` put behind the start."""
+        """Hook the prompts into a text tower, in place of the tokens that `open_up` inserts after the start token."""
         blocks = tower.transformer.resblocks
-        blocks[0].register_forward_pre_hook(self._exchange(self.text, 0, tower.positional_embedding))
+        blocks[0].register_forward_pre_hook(self._replace_hook(self.text, 0, tower.positional_embedding))
         for layer, block in enumerate(blocks[1 : len(self.text)], 1):
-            block.register_forward_pre_hook(self._exchange(self.text, layer, None))
+            block.register_forward_pre_hook(self._replace_hook(self.text, layer, None))
 
-    def _exchange(self, vectors: nn.Parameter, layer: int, positions: Tensor | None) -> Any:
+    def _replace_hook(self, vectors: nn.Parameter, layer: int, positions: Tensor | None) -> Any:
         n, behind_start = self.count, vectors is self.text
 
-        def exchange(_: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        def replace(_: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             x, *rest = inputs
             new = vectors[layer] if positions is None else vectors[layer] + positions[1 : 1 + n]
             new = new.to(x.dtype).expand(len(x), -1, -1)
             parts = [x[:, :1], new, x[:, 1 + n :]] if behind_start else [x[:, :-n], new]
             return (torch.cat(parts, 1), *rest)
 
-        return exchange
+        return replace
 
     def open_up(self, tokens: Tensor) -> Tensor:
-        """Tokens [m, L] with room for the context vectors behind the start, [m, L + n]."""
-        room = tokens.new_ones(len(tokens), self.count)
-        return torch.cat([tokens[:, :1], room, tokens[:, 1:]], 1)
+        """Insert placeholders for the context vectors after the start token: [m, L] becomes [m, L + n]."""
+        placeholders = tokens.new_ones(len(tokens), self.count)
+        return torch.cat([tokens[:, :1], placeholders, tokens[:, 1:]], 1)
 
 
 class TemporalTransformer(nn.Module):
-    """Six pre-norm layers over the frame embeddings of a clip, with learned frame positions, residual.
+    """Pre-norm transformer layers over the frame embeddings of a clip, with learned positions and a residual.
 
-    The temporal head of Text4Vis (AAAI 2023), for fully supervised training.
+    The temporal head of Text4Vis (AAAI 2023, six layers), for fully supervised training.
     """
 
     def __init__(self, frames: int, width: int, layers: int) -> None:
@@ -92,7 +92,7 @@ class TemporalTransformer(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Raw frame embeddings [V, T, D] -> [V, T, D].
+        """Map raw frame embeddings [V, T, D] to [V, T, D].
 
         Raises:
             UsageError: T is not the number of frames it was trained for.
@@ -109,31 +109,31 @@ class TemporalTransformer(nn.Module):
 
 
 def split_extras(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(tensors of the towers, tensors of what was added)."""
+    """Split a state into the tensors of the towers and those that training added."""
     added = {name: tensor for name, tensor in state.items() if name.startswith(PREFIXES)}
     return {name: tensor for name, tensor in state.items() if name not in added}, added
 
 
 def describe_extras(state: Mapping[str, Tensor]) -> str:
-    """What training added to the towers, in words; empty if nothing."""
-    found: list[str] = []
+    """Describe in words what training added to the towers; empty if nothing."""
+    parts: list[str] = []
     if (visual := state.get("prompts.visual")) is not None and visual.ndim == 3:
-        found.append(f"learned prompts, {visual.shape[1]} in {visual.shape[0]} layers")
+        parts.append(f"learned prompts, {visual.shape[1]} in {visual.shape[0]} layers")
     if (positions := state.get("temporal.positions")) is not None and positions.ndim == 2:
         layers = len({name.split(".")[2] for name in state if name.startswith("temporal.blocks.")})
-        found.append(f"a transformer over time, {layers} layers for {positions.shape[0]} frames")
-    return ", ".join(found)
+        parts.append(f"a transformer over time, {layers} layers for {positions.shape[0]} frames")
+    return ", ".join(parts)
 
 
 def read_prompts(added: Mapping[str, Tensor], towers: Any, where: str) -> LearnedPrompts | None:
-    """The learned prompts among added tensors; None if there are none.
+    """Build the learned prompts from added tensors; None if there are none.
 
     Args:
         added: see `split_extras`.
         towers: a CLIP of the sizes that they are for; its tensors may be without data.
         where: the file, for errors.
     """
-    state = _under("prompts.", added)
+    state = _with_prefix("prompts.", added)
     if not state:
         return None
     visual, text = state.get("visual"), state.get("text")
@@ -145,32 +145,32 @@ def read_prompts(added: Mapping[str, Tensor], towers: Any, where: str) -> Learne
         raise WeightsError(f"{where}: its learned prompts {fault}")
     with torch.device("meta"):
         prompts = LearnedPrompts(len(visual), visual.shape[1], visual.shape[2], text.shape[2])
-    return _filled(prompts, state, where)
+    return _fill_module(prompts, state, where)
 
 
-def _misfit(vectors: Tensor, tower: Any, widest: str) -> str:
-    """Why context vectors [layers, n, width] do not fit a tower; empty if they do."""
+def _misfit(vectors: Tensor, tower: Any, name: str) -> str:
+    """Return why context vectors [layers, n, width] do not fit a tower; empty if they do."""
     layers, count, width = vectors.shape
-    plain = getattr(tower, widest, None)
+    parameter = getattr(tower, name, None)
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
-    if plain is None or blocks is None:
+    if parameter is None or blocks is None:
         return "are for a plain transformer, which this tower is not"
     if not layers or not count or layers > len(blocks) or count > MOST_PROMPTS:
         return f"are {count} in {layers} layers, for a tower of {len(blocks)}"
-    if width != plain.shape[-1]:
-        return f"are {width} wide, for a tower of width {plain.shape[-1]}"
+    if width != parameter.shape[-1]:
+        return f"are {width} wide, for a tower of width {parameter.shape[-1]}"
     return ""
 
 
 def read_temporal(added: Mapping[str, Tensor], width: int, where: str) -> TemporalTransformer | None:
-    """The transformer over time among added tensors; None if there is none.
+    """Build the transformer over time from added tensors; None if there is none.
 
     Args:
         added: see `split_extras`.
         width: D, of the embeddings that it reads.
         where: the file, for errors.
     """
-    state = _under("temporal.", added)
+    state = _with_prefix("temporal.", added)
     if not state:
         return None
     positions = state.get("positions")
@@ -179,22 +179,22 @@ def read_temporal(added: Mapping[str, Tensor], width: int, where: str) -> Tempor
     layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     with torch.device("meta"):
         transformer = TemporalTransformer(len(positions), width, layers)
-    return _filled(transformer, state, where)
+    return _fill_module(transformer, state, where)
 
 
-def _under(prefix: str, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in added.items() if name.startswith(prefix)}
 
 
-def _filled(module: Any, state: Mapping[str, Tensor], where: str) -> Any:
-    """A module without data, given that of a file once names and shapes agree."""
+def _fill_module(module: Any, state: Mapping[str, Tensor], where: str) -> Any:
+    """Fill a module on the meta device with a file's tensors, once names and shapes agree."""
     account(state, module.state_dict(), where)
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return module
 
 
 def draw_prompts(weights: Weights, layers: int, count: int, seed: int) -> dict[str, Tensor]:
-    """Fresh learned prompts for these towers, N(0, 0.02).
+    """Draw new learned prompts for these towers from N(0, 0.02).
 
     Raises:
         UsageError: the towers are not plain transformers, or have fewer layers.
@@ -204,9 +204,9 @@ def draw_prompts(weights: Weights, layers: int, count: int, seed: int) -> dict[s
         raise UsageError("learned prompts need a CLIP of two plain transformers, such as ViT-B-16/openai")
     visual, text = (int(t.shape[-1]) for t in widths if t is not None)
     for tower, prefix in (("image", "visual.transformer.resblocks."), ("text", "transformer.resblocks.")):
-        there = {name[len(prefix) :].split(".")[0] for name in weights.state if name.startswith(prefix)}
-        if layers > len(there):
-            raise UsageError(f"prompts in {layers} layers do not fit the {len(there)} of the {tower} tower")
+        blocks = {name[len(prefix) :].split(".")[0] for name in weights.state if name.startswith(prefix)}
+        if layers > len(blocks):
+            raise UsageError(f"prompts in {layers} layers do not fit the {len(blocks)} of the {tower} tower")
     generator = torch.Generator().manual_seed(seed)
     prompts = LearnedPrompts(layers, count, visual, text)
     return {
@@ -216,7 +216,7 @@ def draw_prompts(weights: Weights, layers: int, count: int, seed: int) -> dict[s
 
 
 def draw_temporal(frames: int, width: int, layers: int, seed: int) -> dict[str, Tensor]:
-    """A fresh transformer over time; at first it changes little, so that training starts from CLIP."""
+    """Draw a new transformer over time; it changes little at first, so that training starts from CLIP."""
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, Tensor] = {}
     for name, tensor in TemporalTransformer(frames, width, layers).state_dict().items():
@@ -225,7 +225,7 @@ def draw_temporal(frames: int, width: int, layers: int, seed: int) -> dict[str, 
         elif name.endswith("bias"):
             drawn[f"temporal.{name}"] = torch.zeros_like(tensor)
         else:
-            # GPT-2's rule: what ends in the residual stream is the smaller the more layers add to it.
+            # As in GPT-2: projections into the residual stream are scaled down with the number of layers.
             std = 0.02 / (2 * layers) ** 0.5 if name.endswith(("out_proj.weight", "linear2.weight")) else 0.02
             drawn[f"temporal.{name}"] = std * torch.randn(tensor.shape, generator=generator)
     return drawn

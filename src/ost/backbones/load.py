@@ -1,4 +1,4 @@
-"""A backbone by name, with the weights it should have."""
+"""Load a backbone by name or weights, with a blend or an adapter."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def load_backbone(
     tell: Tell = lambda _: None,
     grow: Grow = lambda weights: weights,
 ) -> Backbone:
-    """Build a backbone; its towers are filled when they are first used.
+    """Build a backbone; its towers are loaded on first use.
 
     Args:
         name: of the catalog, of open_clip ("ARCHITECTURE/TAG"), or an architecture for `weights`. By default
-            OpenAI's ViT-B/16, or what the tensors of `weights` say.
+            OpenAI's ViT-B/16, or the architecture that the tensors of `weights` determine.
         weights: a published name ("ost/k400"), a name of the catalog, or a file; an adapter's file is loaded over
             the backbone that it names.
         blend_ratio: share of the original weights in a WiSE-FT blend.
         original: a name or file to blend with; by default the OpenAI weights of the same sizes.
         device, dtype: see `ost.device`.
-        tell: is given notices, one sentence each.
-        grow: what training adds to the weights of a CLIP before its towers are built.
+        tell: called with notices, one sentence each.
+        grow: adds tensors of training to the weights of a CLIP before its towers are built.
 
     Raises:
         UsageError: a name is unknown, or settings contradict each other.
-        WeightsError: a file cannot be had, read, or does not fit.
+        WeightsError: a file cannot be downloaded or read, or does not fit.
     """
     check_model(name, weights, blend=blend_ratio, blend_with=original, device=device, dtype=dtype)
     if weights is not None and is_adapter(Path(weights)):
         adapter = read_adapter(Path(weights))
-        base = load_backbone(*_base_of(adapter, name), device=device, dtype=dtype, tell=tell)
+        base = load_backbone(*_backbone_under(adapter, name), device=device, dtype=dtype, tell=tell)
         return AdaptedBackbone(base, adapter, str(weights))
     build = Build(name or DEFAULT, device, dtype, tell, grow)
     if weights is None and (spec := find_spec(build.name)) is not None:
@@ -68,18 +68,18 @@ def load_backbone(
     return build_clip(resolved, build)
 
 
-def _base_of(adapter: Adapter, name: str | None) -> tuple[str | None, str | None]:
-    """Name and weights of the backbone under an adapter: as given, else as it was in training."""
-    wanted = name or adapter.backbone
-    return (wanted, None) if find_spec(wanted) else (None, wanted)
+def _backbone_under(adapter: Adapter, name: str | None) -> tuple[str | None, str | None]:
+    """Return (name, weights) of the backbone under an adapter: `name` if given, else that of training."""
+    source = name or adapter.backbone
+    return (source, None) if find_spec(source) else (None, source)
 
 
 def original_of(weights: str | Path | None, original: str | Path | None, tell: Tell) -> str:
-    """What fine-tuned weights started from: as given, or the OpenAI weights of the same sizes.
+    """Return the weights that fine-tuned ones started from: `original`, or the OpenAI weights of the same sizes.
 
     Raises:
         UsageError: there are no fine-tuned weights, or OpenAI has none of their sizes.
-        WeightsError: a file cannot be had or read.
+        WeightsError: a file cannot be downloaded or read.
     """
     if weights is None:
         raise UsageError("the untuned weights are those of fine-tuned ones", "name these with {weights}")

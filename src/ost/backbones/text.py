@@ -1,4 +1,4 @@
-"""Texts for a tower: each cut to its context at a word, all of them in batches of like length."""
+"""Cut texts to a text tower's context at a word, and batch them by length."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Sequence
 def fit_to_context(
     texts: Sequence[str], count: Callable[[str], int], limit: int, tell: Callable[[str], None]
 ) -> list[str]:
-    """Each text, cut at a word where it has more than `limit` tokens.
+    """Return each text, cut at a word where it has more than `limit` tokens.
 
     Args:
-        texts: what goes to the tokenizer.
-        count: number of tokens of a text, start and end included; grows with the text.
+        texts: the texts before the tokenizer.
+        count: returns the number of tokens of a text, start and end included; grows with the text.
         limit: the context length in tokens.
-        tell: is given one sentence a text that was cut.
+        tell: called with one sentence for each text that was cut.
     """
     return [text if count(text) <= limit else _cut(text, count, limit, tell) for text in texts]
 
 
 def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of texts in batches, the shortest texts first; together they are every index once.
+    """Return batches of indices of texts, the shortest texts first; every index is in one batch.
 
     Args:
         lengths: number of tokens of each text.
@@ -37,9 +37,9 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 def _cut(text: str, count: Callable[[str], int], limit: int, tell: Callable[[str], None]) -> str:
     words = text.split()
-    most = bisect_right(range(1, len(words) + 1), limit, key=lambda n: count(" ".join(words[:n])))
-    cut = " ".join(words[:most])
-    if not most:  # a first word longer than the context; there is no better place to cut
+    fitting = bisect_right(range(1, len(words) + 1), limit, key=lambda n: count(" ".join(words[:n])))
+    cut = " ".join(words[:fitting])
+    if not fitting:  # the first word is longer than the context, so the cut has to be inside it
         word = words[0] if words else text
         cut = word[: bisect_right(range(1, len(word) + 1), limit, key=lambda n: count(word[:n]))]
     tell(f"a text of {count(text)} tokens was cut to the {limit} the text tower reads, after {cut[-40:]!r}")

@@ -1,4 +1,4 @@
-"""How a text tower reads: its context length, tokenizer and templates, without its weights."""
+"""Look up the context length, tokenizer and templates of a text tower without its weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ost.types import TextContext
 
 
 def text_context(name: str | None = None) -> TextContext:
-    """What the backbone of that name reads; nothing is downloaded but, for some, the tokenizer.
+    """Return what the backbone's text tower reads; at most its tokenizer is downloaded.
 
     Raises:
         UsageError: there is no such backbone.

@@ -1,4 +1,4 @@
-"""The command `ost`: parse, call, show."""
+"""The command `ost`: parse the arguments, call the library, show the result."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(f"ost {ost.__version__}")
         raise typer.Exit
 
@@ -49,5 +49,5 @@ def _root(
 
 
 def main() -> None:
-    """Entry point of the command; see `ost.cli.command` for its errors and exit codes."""
+    """Run the command; see `ost.cli.command` for its errors and exit codes."""
     app()

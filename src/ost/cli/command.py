@@ -1,4 +1,4 @@
-"""What all commands share: errors as one sentence with their own options, exit codes, `--debug`, the status line."""
+"""The frame of every command: one-sentence errors that name its options, exit codes, `--debug`, the status line."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def command(app: typer.Typer, name: str | None = None, **spellings: str) -> Call
     """Register a function as a command.
 
     Args:
-        app: to which it is added.
-        name: of the command; the function's by default.
-        spellings: parameter of the function -> name under which errors know the argument, where it is another one.
+        app: the app to add it to.
+        name: the name of the command; by default that of the function.
+        spellings: parameter of the function -> name of the argument in errors, where the two differ.
     """
 
     def register(function: Function) -> Function:
@@ -51,7 +51,7 @@ def command(app: typer.Typer, name: str | None = None, **spellings: str) -> Call
         )
         parameters = [*signature.parameters.values(), parameter]
         run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {item.name: item.annotation for item in parameters}
         app.command(name)(run)
         return function
 
@@ -59,19 +59,19 @@ def command(app: typer.Typer, name: str | None = None, **spellings: str) -> Call
 
 
 def _options(signature: inspect.Signature, spellings: Mapping[str, str]) -> dict[str, str]:
-    """Argument as errors know it -> the option of a command that sets it."""
+    """Map the names of arguments in errors to the options of a command that set them."""
     options: dict[str, str] = {}
     for name, parameter in signature.parameters.items():
-        info = next((one for one in get_args(parameter.annotation) if isinstance(one, OptionInfo)), None)
+        info = next((item for item in get_args(parameter.annotation) if isinstance(item, OptionInfo)), None)
         if info is not None:
-            written = [one for one in info.param_decls or () if one.startswith("--")]
-            options[spellings.get(name, name)] = (written or [f"--{name.replace('_', '-')}"])[0]
+            declared = [item for item in info.param_decls or () if item.startswith("--")]
+            options[spellings.get(name, name)] = (declared or [f"--{name.replace('_', '-')}"])[0]
     return options
 
 
 @contextmanager
 def guarded(options: Mapping[str, str], debug: bool = False) -> Generator[None]:
-    """Run a command: what goes wrong becomes one sentence and an exit code.
+    """Run a command, and turn its errors into one sentence and an exit code.
 
     Args:
         options: see `_options`.
@@ -88,7 +88,7 @@ def guarded(options: Mapping[str, str], debug: bool = False) -> Generator[None]:
             yield
     except (typer.Exit, typer.Abort):
         raise
-    except OutputClosed:  # and no other pipe: one to a worker or a server that breaks is an error
+    except OutputClosed:  # only stdout: a broken pipe to a worker or a server is an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None
     except OstError as error:
@@ -96,7 +96,7 @@ def guarded(options: Mapping[str, str], debug: bool = False) -> Generator[None]:
     except OSError as error:
         if error.filename is None and error.errno not in NO_ROOM:
             _end(_internal(error, debug), INTERNAL, debug)
-        # A result that cannot be written where it was asked for.
+        # The result could not be written to the requested path.
         _end(f"{error.filename or 'the output'}: {error.strerror or error}", WRONG_USE, debug)
     except Exception as error:
         _end(_internal(error, debug), INTERNAL, debug)
@@ -111,13 +111,15 @@ def _end(sentence: str, code: int, debug: bool) -> None:
 
 
 def _internal(error: Exception, debug: bool) -> str:
-    """One sentence on an error that nobody foresaw: what, in which file, and what to do."""
-    how = "report it with this traceback" if debug else "run it again with --debug and report the traceback"
-    return f"{internal_error(error)}; {how}, {REPORT}"
+    """Describe an unexpected error in one sentence: what it is, in which file, and how to report it."""
+    advice = (
+        "report it with this traceback" if debug else "run it again with --debug and report the traceback"
+    )
+    return f"{internal_error(error)}; {advice}, {REPORT}"
 
 
 def load_torch() -> None:
-    """Import torch, which takes seconds: from here on a command is slow, so what can be refused was refused before."""
-    size_limit()  # refuses what it cannot mean
+    """Import torch, which takes seconds: call it after every check that does not need torch."""
+    size_limit()  # raises for an invalid limit
     with activity("loading torch"):
         import_module("torch")

@@ -1,4 +1,4 @@
-"""`ost demo`: a real clip, the embedded backbone, a page that shows why; no network."""
+"""`ost demo`: recognise an installed clip with the embedded backbone and write its page, without network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def demo(
     console, notes = stdout(), stderr()
     pack = ost.pack(classes)
     with ThreadPoolExecutor(1, "decode") as pool:
-        # Decoding does not need torch, whose import keeps one core busy for as long as decoding takes.
+        # Decoding needs no torch and takes as long as importing it, so the two run side by side.
         frames = pool.submit(decode, package_file(*CLIP), preprocess=LITE.preprocess)
         load_torch()
         prediction = ost.load("lite").recognize(frames.result(), pack)

@@ -1,4 +1,4 @@
-"""`ost describe`: class names in, a checked pack out."""
+"""`ost describe`: write a checked pack of descriptors for class names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ost.descriptors.write.question import Question
     from ost.descriptors.write.run import Outcome, Written
 
-LETTERS_A_TOKEN, TOKENS_A_DESCRIPTOR = 4, 15  # about; for the estimate of --dry-run
+LETTERS_A_TOKEN, TOKENS_A_DESCRIPTOR = 4, 15  # rough averages, for the estimate of --dry-run
 
 
 def describe(
@@ -68,21 +68,21 @@ def describe(
     from ost import knowledge
     from ost.descriptors.spec import class_list
 
-    wanted = class_list(classes)
+    pack = class_list(classes)
     if dry_run:
         _show_questions(
-            knowledge.question(wanted, count=count, setting=context, language=language), wanted, prices
+            knowledge.question(pack, count=count, setting=context, language=language), pack, prices
         )
         return
     if output is None:
         raise UsageError("say where the pack goes with -o pack.json, or look at the questions with --dry-run")
-    with activity("describing", len(wanted)) as describing:
+    with activity("describing", len(pack)) as describing:
 
         def tell(outcome: Outcome) -> None:
             describing.advance()
 
         written = knowledge.describe(
-            wanted,
+            pack,
             output,
             model=model,
             base_url=base_url,
@@ -101,31 +101,31 @@ def describe(
 
 
 def parse_price(text: str | None) -> tuple[float, float] | None:
-    """(input, output) of "0.15,0.6"."""
+    """Parse "0.15,0.6" into the prices (input, output) of a million tokens."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d*\.?\d+)\s*,\s*(\d*\.?\d+)\s*", text)
-    if not found:
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*,\s*(\d*\.?\d+)\s*", text)
+    if not match:
         raise UsageError(f"--price is IN,OUT for a million tokens, such as 0.15,0.6, not {text!r}")
-    return float(found[1]), float(found[2])
+    return float(match[1]), float(match[2])
 
 
-def _show_questions(asked: Question, wanted: Pack, prices: tuple[float, float] | None) -> None:
-    conversations = [asked.messages(name) for name in wanted.names]
+def _show_questions(question: Question, pack: Pack, prices: tuple[float, float] | None) -> None:
+    conversations = [question.messages(name) for name in pack.names]
     for number, messages in enumerate(conversations):
         for message in messages[1 if number else 0 :]:  # the first is the same for every class
             stdout().print(Text(f"[{message['role']}]\n{message['content']}\n"))
     letters = sum(len(message["content"]) for messages in conversations for message in messages)
-    answers = len(wanted) * asked.count * 2 * TOKENS_A_DESCRIPTOR
+    answers = len(pack) * question.count * 2 * TOKENS_A_DESCRIPTOR
     totals = _totals(letters // LETTERS_A_TOKEN, answers, prices)
-    stderr().print(f"{len(wanted)} requests, about {totals} if every first answer passes")
+    stderr().print(f"{len(pack)} requests, about {totals} if every first answer passes")
 
 
 def _show(written: Written, output: Path, prices: tuple[float, float] | None) -> None:
     notes = stderr()
     if written.pack:
-        done = f"{output}: {len(written.pack)} classes, hash {written.pack.hash[:12]}"
-        stdout().print(Text(done))
+        summary = f"{output}: {len(written.pack)} classes, hash {written.pack.hash[:12]}"
+        stdout().print(Text(summary))
     totals = _totals(written.tokens_in, written.tokens_out, prices)
     notes.print(f"{written.requests} answers, {totals}")
     if written.failed:

@@ -1,4 +1,4 @@
-"""`ost evaluate`: labelled videos in, the numbers of a protocol out, kept so that they can be measured again."""
+"""`ost evaluate`: measure a protocol on labelled videos, and save the run so that it can be measured again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ost.evaluate.task import Task
     from ost.ranks import Ranks
 
-RANKS_MEET_WITHIN = timedelta(days=1)  # ranks meet once, at the end, and some find their share in the store
+RANKS_MEET_WITHIN = timedelta(days=1)  # at the end; ranks with cached embeddings wait for the others
 
 
 def evaluate(
@@ -82,17 +82,19 @@ def evaluate(
 
     For many GPUs: torchrun --nproc-per-node N -m ost evaluate ...
     """
-    given = runs or []
+    run_folders = runs or []
     if protocol == "list":
         from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
 
         show_protocols(stdout(), {**PROTOCOLS, "own": OWN_PROTOCOL})
     elif protocol == "diff":
-        _diff(given)
+        _diff(run_folders)
     elif protocol == "again":
-        _again(given, output, scores)
-    elif given:
-        raise UsageError(f"{given[0]}: folders of runs go with `ost evaluate again` and `ost evaluate diff`")
+        _measure_again(run_folders, output, scores)
+    elif run_folders:
+        raise UsageError(
+            f"{run_folders[0]}: folders of runs go with `ost evaluate again` and `ost evaluate diff`"
+        )
     elif protocol is None and videos is None and manifest is None:
         raise UsageError(
             "name a protocol (`ost evaluate list` shows them) or your own --videos or --manifest"
@@ -101,8 +103,9 @@ def evaluate(
         from ost.evaluate.config import OWN, parse_config
 
         clips, crops = options.parse_views(views)
-        options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)  # says it better
-        given_options = {
+        # Called for its errors, which name the options.
+        options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
+        config_options = {
             "protocol": protocol or OWN,
             "videos": videos,
             "manifest": manifest,
@@ -124,17 +127,17 @@ def evaluate(
             "device": device,
             "dtype": dtype,
         }
-        _evaluate(parse_config(given_options, "options"), output, scores)
+        _evaluate(parse_config(config_options, "options"), output, scores)
 
 
 def _evaluate(config: EvaluateConfig, output: Path | None, scores: Path | None) -> None:
-    """Measure, show, save; exit code 1 if a video was lost."""
+    """Measure, show and save; exit with code 1 if a video was lost."""
     if _run(config, output, scores)[1]:
         raise typer.Exit(1)
 
 
 def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tuple[Path, bool]:
-    """The folder of the new run, and whether a video was lost."""
+    """Return the folder of the new run, and whether a video was lost."""
     from ost.evaluate.task import find_task
 
     with activity("looking for the videos"):
@@ -144,11 +147,11 @@ def _run(config: EvaluateConfig, output: Path | None, scores: Path | None) -> tu
         raise UsageError(f"{scores}: is a folder; --scores is a Parquet file")
     with claimed_folder(output, config.protocol) if is_first_rank() else nullcontext(Path()) as run:
         load_torch()
-        return run, _scored(task, run, scores)
+        return run, _score_and_save(task, run, scores)
 
 
 def _check(config: EvaluateConfig) -> None:
-    """Refuse what cannot be loaded."""
+    """Refuse models that cannot be loaded."""
     if config.vanilla and config.weights is None:
         raise UsageError("the untuned weights are those of fine-tuned ones", "name these with {weights}")
     if config.vanilla and config.weights is not None and is_adapter(Path(config.weights)):
@@ -165,8 +168,8 @@ def _check(config: EvaluateConfig) -> None:
     )
 
 
-def _scored(task: Task, run: Path, scores: Path | None) -> bool:
-    """Score, show and save; whether a video was lost."""
+def _score_and_save(task: Task, run: Path, scores: Path | None) -> bool:
+    """Score, show and save; return whether a video was lost."""
     from ost.evaluate.saved import PAGE, save_run, save_scores
     from ost.pages.evaluation import save_page
     from ost.ranks import join_ranks
@@ -175,9 +178,9 @@ def _scored(task: Task, run: Path, scores: Path | None) -> bool:
         measured = _measure(task, ranks, device)
         lost = measured.lost
         if ranks.first:
-            place = run / MISSING if measured.scored else None  # nothing scored is nothing saved
-            show_failures(stderr(), lost, measured.scored + len(lost), place)
-            # Saved before it is shown: a reader may close the pipe as soon as he has seen the number.
+            record = run / MISSING if measured.scored else None  # a run without scores is not saved
+            show_failures(stderr(), lost, measured.scored + len(lost), record)
+            # Saved before it is shown: the reader may close the pipe as soon as the number is printed.
             save_run(run, measured)
             save_page(run / PAGE, measured)
             if scores is not None:
@@ -209,13 +212,13 @@ def _measure(task: Task, ranks: Ranks, device: str) -> Measured:
     return measured
 
 
-def _again(runs: list[Path], output: Path | None, scores: Path | None) -> None:
+def _measure_again(runs: list[Path], output: Path | None, scores: Path | None) -> None:
     from ost.evaluate.saved import load_run
 
     if len(runs) != 1:
         raise UsageError("`ost evaluate again` measures one saved run; give its folder")
-    before = load_run(runs[0])
-    run, lost = _run(before.config, output, scores)
+    saved = load_run(runs[0])
+    run, lost = _run(saved.config, output, scores)
     if is_first_rank():
         _diff([runs[0], run])
     if lost:

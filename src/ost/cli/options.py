@@ -1,4 +1,4 @@
-"""Options that several commands have, and what their values mean."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def settings_of(
     descriptors: KindChoice,
     eps: float,
 ) -> Settings:
-    """What these options mean together.
+    """Return the settings of these options.
 
     Raises:
-        UsageError: one cannot be meant.
+        UsageError: a value is invalid.
     """
     from ost.recognition.settings import Settings
 
@@ -101,8 +101,8 @@ def settings_of(
 
 
 def parse_views(text: str) -> tuple[int, int]:
-    """(clips, crops) of "4x3"."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not found:
+    """Parse "4x3" into (clips, crops)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not match:
         raise UsageError(f"--views is CLIPSxCROPS, such as 1x1 or 4x3, not {text!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

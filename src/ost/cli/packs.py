@@ -90,7 +90,7 @@ def check(
     if picture:
         from ost.evaluate.picture import picture_format
 
-        picture_format(picture)  # said now, and not after minutes of scoring
+        picture_format(picture)  # raises for a wrong ending now, not after minutes of scoring
     load_torch()
 
     from ost.backbones.load import load_backbone
@@ -105,17 +105,17 @@ def check(
     ]
     show_reports(stdout(), reports, tower.name, pairs)
     show_notices(notes, [line for pack in packs for line in pack.notices])
-    found = _score(tower, packs[0], clips, dataset, only_labelled, frames) if clips else {}
+    answers = _score(tower, packs[0], clips, dataset, only_labelled, frames) if clips else {}
     lost: list[VideoError] = []
-    if found:
-        one = next(iter(found.values()))
-        lost = [VideoError(path, cause) for path, cause in one.unreadable.items()]
-        show_failures(notes, lost, len(one.paths) + len(lost))
-        if not one.paths:
+    if answers:
+        answer = next(iter(answers.values()))
+        lost = [VideoError(path, cause) for path, cause in answer.unreadable.items()]
+        show_failures(notes, lost, len(answer.paths) + len(lost))
+        if not answer.paths:
             raise UsageError(f"{clips}: none of its videos can be read; there is nothing to count")
-        show_accuracy(stdout(), found)
+        show_accuracy(stdout(), answers)
     if picture:
-        save_picture(reports[0], picture, found)
+        save_picture(reports[0], picture, answers)
         stdout().print(Text(f"picture: {picture}"))
     if any(report.faults for report in reports) or lost:
         raise typer.Exit(1)
@@ -135,8 +135,8 @@ def _score(
     question = Question(str(clips), labelled if only_labelled else pack, rows)
     ways = [way for way in ablation() if way.matched == "transport"]
     with activity("scoring clips", len(rows)) as scoring:
-        found = answer(tower, [question], Settings(frames=frames), ways, advance=scoring.advance)
-    return {way: answers[0] for way, answers in found.items()}
+        answers = answer(tower, [question], Settings(frames=frames), ways, advance=scoring.advance)
+    return {way: way_answers[0] for way, way_answers in answers.items()}
 
 
 @command(packs_app, "import")

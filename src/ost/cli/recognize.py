@@ -1,4 +1,4 @@
-"""`ost recognize`: the user's videos against the user's classes."""
+"""`ost recognize`: recognise the user's videos among the user's classes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def recognize(
     pack = resolve(classes)
     with activity("looking for videos"):
         paths = find_videos(videos)
-    _refuse_absent(paths)
+    _check_any_exists(paths)
     settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
     check_model(backbone, weights, blend=blend, blend_with=blend_with, device=device, dtype=dtype)
     pages = _Pages(report) if report else None
@@ -78,7 +78,7 @@ def recognize(
         tell=lambda line: show_notices(notes, [line]),
     )
     failures: list[VideoError] = []
-    told: set[str] = set()
+    notices_shown: set[str] = set()
     results = Recognizer(tower, settings, cache=cache).recognize_all(
         paths, pack, thumbnails=pages is not None
     )
@@ -90,10 +90,10 @@ def recognize(
             write_line(json.dumps(result.as_dict(), ensure_ascii=False))
         else:
             show_prediction(console, result, top)
-        general = [*pack.notices, *result.head.notices]
-        own = [f"{result.path}: {line}" for line in result.notices if line not in general]
-        show_notices(notes, [line for line in (*general, *own) if line not in told])
-        told |= {*general, *own}
+        shared_notices = [*pack.notices, *result.head.notices]
+        video_notices = [f"{result.path}: {line}" for line in result.notices if line not in shared_notices]
+        show_notices(notes, [line for line in (*shared_notices, *video_notices) if line not in notices_shown])
+        notices_shown |= {*shared_notices, *video_notices}
         if pages:
             page = pages.save(result)
             if not as_json:
@@ -103,20 +103,20 @@ def recognize(
         raise typer.Exit(1)
 
 
-def _refuse_absent(paths: Sequence[str]) -> None:
-    """Refuse videos of which none is there; one that is missing beside others is a failure like any other.
+def _check_any_exists(paths: Sequence[str]) -> None:
+    """Refuse paths of which none exists; a missing video beside others is reported as a failure.
 
     Raises:
-        UsageError: no video is there.
+        UsageError: none of the videos exists.
     """
     if any(os.path.lexists(path) or within(Path(path)) for path in paths):
         return
-    some = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    raise UsageError(f"{some}: there is no such file")
+    listed = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    raise UsageError(f"{listed}: there is no such file")
 
 
 class _Pages:
-    """Pages in one folder, each under a name of its own."""
+    """Write pages into one folder, each under a unique name."""
 
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():

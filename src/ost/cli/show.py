@@ -1,4 +1,4 @@
-"""How results look in a terminal."""
+"""Print results in a terminal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from ost.recipes import Recipe
     from ost.recognition.prediction import Prediction
 
-BAR = 24  # characters of a probability of 1
+BAR = 24  # width in characters of the bar of probability 1
 FAILURES_SHOWN = 10
 
 
 def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
-    """One video: its likeliest classes with bars."""
+    """Print the likeliest classes of one video with bars."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right")
     table.add_column()
@@ -46,7 +46,7 @@ def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
 
 
 def show_notices(console: Console, notices: list[str]) -> None:
-    """Each notice once."""
+    """Print each notice once."""
     for line in dict.fromkeys(notices):
         console.print(Text(f"note: {line}", style="yellow"))
 
@@ -54,7 +54,7 @@ def show_notices(console: Console, notices: list[str]) -> None:
 def show_failures(
     console: Console, failures: Sequence[VideoError], total: int, place: Path | None = None
 ) -> None:
-    """The videos that could not be used, each with its reason; the first ten where a file has them all."""
+    """Print the videos that could not be used, with reasons; only the first ten where the file `place` lists all."""
     if not failures:
         return
     console.print(Text(f"{len(failures):,} of {total:,} videos could not be used:", style="red"))
@@ -68,7 +68,7 @@ def show_failures(
 
 
 def show_reports(console: Console, reports: list[PackReport], tower: str, pairs: int) -> None:
-    """Checked packs as a table, then their most confusable pairs and their faults."""
+    """Print checked packs as a table, then their most confusable pairs and their faults."""
     table = Table(box=None, pad_edge=False)
     for column in ("pack", "classes", *BOTH, "tokens", "> 77", "> 32", "faults"):
         table.add_column(column, justify="left" if column == "pack" else "right")
@@ -86,16 +86,16 @@ def show_reports(console: Console, reports: list[PackReport], tower: str, pairs:
         table = Table(box=None, pad_edge=False)
         for column in ("pack", "names", "spatial", "temporal", "own name: spatial", "temporal"):
             table.add_column(column, justify="left" if column == "pack" else "right")
-        for r, found in measured:
-            shares = [f"{found.own_name[kind]:.0%}" for kind in BOTH]
-            means = [f"{found.mean[kind]:.3f}" for kind in ("name", *BOTH)]
+        for r, separability in measured:
+            shares = [f"{separability.own_name[kind]:.0%}" for kind in BOTH]
+            means = [f"{separability.mean[kind]:.3f}" for kind in ("name", *BOTH)]
             table.add_row(Text(r.pack.name), *means, *shares)
         console.print(f"\nmean cosine between classes, and classes whose nearest name is their own ({tower})")
         console.print(table)
-    for r, found in measured:
+    for r, separability in measured:
         if pairs:
             console.print(Text(f"\n{r.pack.name}, most confusable (cosine of descriptors, of names):"))
-        for pair in found.closest[:pairs]:
+        for pair in separability.closest[:pairs]:
             figures = f"  {pair.descriptors:.2f}  {pair.names:.2f}"
             console.print(Text(f"{figures}  {pair.first} | {pair.second}"))
     for r in reports:
@@ -104,22 +104,23 @@ def show_reports(console: Console, reports: list[PackReport], tower: str, pairs:
 
 
 def show_accuracy(console: Console, found: Mapping[Way, Answer]) -> None:
-    """Right answers on one list by what was matched."""
+    """Print the accuracy on one list for each way of matching."""
     table = Table(box=None, pad_edge=False)
     for column in ("matched", "top-1", "top-5", "right"):
         table.add_column(column, justify="left" if column == "matched" else "right")
-    for way, own in found.items():
-        first, five = own.right(1), own.right(5)
+    for way, answer in found.items():
+        first, five = answer.right(1), answer.right(5)
         table.add_row(
             way.texts, f"{first.mean():.1%}", f"{five.mean():.1%}", f"{first.sum()} of {len(first)}"
         )
-    one = next(iter(found.values()))
-    console.print(f"\n{len(one.paths)} clips, {len(one.names)} classes, chance {1 / len(one.names):.1%}")
+    first_answer = next(iter(found.values()))
+    clips, classes = len(first_answer.paths), len(first_answer.names)
+    console.print(f"\n{clips} clips, {classes} classes, chance {1 / classes:.1%}")
     console.print(table)
 
 
 def show_recipes(console: Console, recipes: Mapping[str, Recipe]) -> None:
-    """Every recipe with what it is for."""
+    """Print every recipe with its purpose."""
     table = Table(box=None, pad_edge=False)
     for column in ("recipe", "for", "shots"):
         table.add_column(column)
@@ -129,7 +130,7 @@ def show_recipes(console: Console, recipes: Mapping[str, Recipe]) -> None:
 
 
 def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:
-    """Every protocol with what it needs, and how the videos of each benchmark are expected to lie."""
+    """Print every protocol with what it needs, and the expected folder layout of each benchmark."""
     from ost.datasets.catalog import BENCHMARKS
 
     table = Table(box=None, pad_edge=False)
@@ -149,24 +150,24 @@ def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:
 
 
 def show_measured(console: Console, measured: Measured) -> None:
-    """The numbers of a protocol, those it is compared with, and the published ones under them."""
+    """Print the numbers of a protocol, those it is compared with, and the published ones below."""
     from ost.evaluate.table import table_of
 
-    told = table_of(measured)
+    results = table_of(measured)
     table = Table(box=None, pad_edge=False)
-    for i, column in enumerate(told.columns):
-        table.add_column(column, justify="left" if i < told.texts else "right")
-    for row in told.rows:
+    for i, column in enumerate(results.columns):
+        table.add_column(column, justify="left" if i < results.texts else "right")
+    for row in results.rows:
         table.add_row(*map(Text, row))
-    if told.warning:
-        console.print(Text(told.warning, style="yellow"))
+    if results.warning:
+        console.print(Text(results.warning, style="yellow"))
     console.print(table)
-    for line in told.lines:
+    for line in results.lines:
         console.print(Text(line))
 
 
 def show_comparison(console: Console, found: Comparison, a: Path, b: Path) -> None:
-    """Two saved runs on the videos that both scored."""
+    """Print the comparison of two saved runs on the videos that both scored."""
     console.print(Text(f"A: {a}\nB: {b}"))
     table = Table(box=None, pad_edge=False)
     for column in ("list", "videos", "A", "B", "only A right", "only B right"):

@@ -1,4 +1,4 @@
-"""The terminal of a command: results on stdout, notices and failures on stderr, and there a line of what takes long."""
+"""Terminal output of a command: results on stdout; notices, failures and a status line on stderr."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 DEBUGGING = ContextVar("debugging", default=False)  # whether tracebacks are shown
 PIPED = 200
-DELAY = 0.5  # seconds until something counts as long
+DELAY = 0.5  # seconds until the status line appears
 REFRESHED = 8  # times a second
 BAR_WIDTH = 20
 
 
 class OutputClosed(Exception):
-    """Whoever reads the output has seen enough."""
+    """The reader of the output closed the pipe."""
 
 
-class _Steady(Console):
-    """A console that leaves the cursor as it is: a process that is killed cannot bring it back."""
+class _CursorConsole(Console):
+    """A console that never hides the cursor: a killed process could not restore it."""
 
     def show_cursor(self, show: bool = True) -> bool:
         return False
 
 
 class StatusLine:
-    """Shows what has been going on for longer than `DELAY`, below everything else; gone when it ends."""
+    """Shows the running activities below everything else once `DELAY` has passed; removed when they end."""
 
     def __init__(self) -> None:
         self._live: Live | None = None
@@ -57,9 +57,9 @@ class StatusLine:
         self._spinner = Spinner("dots")
         with self._lock:
             if not self._ended:
-                # Redirected streams would take what is meant for a file on stdout to the terminal.
+                # Redirection would send output that belongs in a file on stdout to the terminal.
                 self._live = Live(
-                    console=_Steady(stderr=True),
+                    console=_CursorConsole(stderr=True),
                     get_renderable=self._status,
                     refresh_per_second=REFRESHED,
                     transient=True,
@@ -70,7 +70,7 @@ class StatusLine:
 
     @contextmanager
     def hidden(self) -> Generator[None]:
-        """Take the line away while something else is written."""
+        """Hide the line while something else is written."""
         with self._lock:
             if self._live is not None:
                 self._live.stop()
@@ -81,24 +81,26 @@ class StatusLine:
                     self._live.start(refresh=True)
 
     def _status(self) -> Table:
-        """The activities of known length as bars, and the innermost of the others."""
+        """Return the activities of known length as bars, and the innermost of the others."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         bars, others = [], []
-        for one in running():
-            (bars if one.total > 1 else others).append(one)
+        for item in running():
+            (bars if item.total > 1 else others).append(item)
         table = Table.grid(padding=(0, 1))
-        for one in bars:
-            bar = ProgressBar(total=one.total, completed=min(one.done, one.total), width=BAR_WIDTH)
-            table.add_row(_words(one), bar, Text(f"{one.done:,}/{one.total:,}"), Text(_left(one)))
+        for item in bars:
+            bar = ProgressBar(total=item.total, completed=min(item.done, item.total), width=BAR_WIDTH)
+            table.add_row(
+                _description(item), bar, Text(f"{item.done:,}/{item.total:,}"), Text(_time_left(item))
+            )
         if others and self._spinner and not (bars and others[-1].since < bars[-1].since):
-            self._spinner.update(text=_words(others[-1]))
+            self._spinner.update(text=_description(others[-1]))
             table.add_row(self._spinner)
         return table
 
     def end(self) -> None:
-        """Take the line away for good."""
+        """Remove the line for good."""
         with self._lock:
             self._ended = True
             self._timer.cancel()
@@ -112,7 +114,7 @@ _line: StatusLine | None = None
 
 @contextmanager
 def status_line() -> Generator[None]:
-    """Show a status line while the block runs, where someone is looking."""
+    """Show a status line while the block runs, if stderr is a terminal."""
     global _line
     if not sys.stderr.isatty() or Console(stderr=True).is_dumb_terminal:
         yield
@@ -128,7 +130,7 @@ def status_line() -> Generator[None]:
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """Write to a stream while no status line stands in the way."""
+    """Hide the status line while the block writes to a stream."""
     if _line is None:
         yield
         return
@@ -137,7 +139,7 @@ def undisturbed() -> Generator[None]:
 
 
 class _Terminal(Console):
-    """A console that takes the status line away while it prints, and leaves a closed pipe to the command."""
+    """A console that hides the status line while it prints, and raises `OutputClosed` on a closed pipe."""
 
     def on_broken_pipe(self) -> None:
         raise OutputClosed from None
@@ -148,18 +150,18 @@ class _Terminal(Console):
 
 
 def stdout() -> Console:
-    """Where results go; what is read by another program is not cut to the width of a terminal."""
+    """Return the console for results; piped output is not cut to the width of a terminal."""
     console = _Terminal(highlight=False, soft_wrap=True)
     return console if console.is_terminal else _Terminal(highlight=False, soft_wrap=True, width=PIPED)
 
 
 def stderr() -> Console:
-    """Where notices and failures go."""
+    """Return the console for notices and failures."""
     return _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def write_line(line: str) -> None:
-    """A line for another program to stdout, as it is."""
+    """Write a line to stdout unchanged, for other programs."""
     with undisturbed():
         try:
             sys.stdout.write(line + "\n")
@@ -168,12 +170,12 @@ def write_line(line: str) -> None:
             raise OutputClosed from None
 
 
-def _words(one: Activity) -> Text:
-    """What is being done, on one line."""
-    return Text(one.what, no_wrap=True, overflow="ellipsis")
+def _description(item: Activity) -> Text:
+    """Return the description of an activity on one line."""
+    return Text(item.what, no_wrap=True, overflow="ellipsis")
 
 
-def _left(one: Activity) -> str:
-    """The time that is left, in words."""
-    seconds = one.seconds_left
+def _time_left(item: Activity) -> str:
+    """Return the time left in words."""
+    seconds = item.seconds_left
     return "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"

@@ -1,4 +1,4 @@
-"""`ost train`: a recipe and clips in, a weight file out."""
+"""`ost train`: train a weight file from clips with a recipe."""
 
 from __future__ import annotations
 
@@ -76,21 +76,21 @@ def train(
             settings or [],
         )
     check_model(config.named_backbone, config.weights, device=device)
-    with claimed_folder(output, recipe, resume=resume) if is_first_rank() else nullcontext(Path()) as claimed:
+    with claimed_folder(output, recipe, resume=resume) if is_first_rank() else nullcontext(Path()) as folder:
         load_torch()
-        _train(config, task, claimed, device, resume)
+        _train(config, task, folder, device, resume)
 
 
-def _train(config: TrainConfig, task: Task, claimed: Path, device: str, resume: bool) -> None:
+def _train(config: TrainConfig, task: Task, folder: Path, device: str, resume: bool) -> None:
     from ost.ranks import join_ranks
     from ost.train.loop import Interrupted
     from ost.train.start import start
 
     with join_ranks(device) as (ranks, own_device):
-        run = ranks.gather(claimed)[0]
+        run = ranks.gather(folder)[0]
         if ranks.first:
             show_notices(stderr(), _notices(task))
-            missing = [VideoError(one.video, one.cause) for one in task.missing]
+            missing = [VideoError(item.video, item.cause) for item in task.missing]
             show_failures(
                 stderr(), missing, len(task.clips) + len(task.held_out) + len(missing), run / MISSING
             )
@@ -127,6 +127,6 @@ def _show(config: TrainConfig, task: Task, run: Path, outcome: Outcome) -> None:
         before = "" if outcome.before is None else f", {outcome.before:.1%} before training"
         write_line(f"{outcome.accuracy:.1%} of {outcome.clips} held-out clips recognised{before}")
     frames = "" if config.frames == 32 else f" --frames {config.frames}"
-    weights, classes = (shlex.quote(str(place)) for place in (outcome.weights, classes_file(run)))
+    weights, classes = (shlex.quote(str(path)) for path in (outcome.weights, classes_file(run)))
     write_line(f"weights: {outcome.weights}")
     write_line(f"use them: ost recognize VIDEO --weights {weights} --classes {classes}{frames}")

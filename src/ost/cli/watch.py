@@ -1,4 +1,4 @@
-"""A training run in a terminal: a bar with the time left, or lines where nobody is looking."""
+"""Show a training run: a bar with the time left in a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY = 30.0  # seconds between lines
 
 @contextmanager
 def watching(console: Console) -> Generator[Watch]:
-    """What a run tells its events to."""
+    """Yield the callback for the events of a run."""
     if not watched():
         yield _Lines(console)
         return
@@ -32,7 +32,7 @@ def watching(console: Console) -> Generator[Watch]:
 
 
 class _Bar:
-    """Events as a bar in the status line, with lines above it."""
+    """Show events as a bar in the status line, with lines above it."""
 
     def __init__(self, training: Activity, console: Console) -> None:
         self._training, self._console = training, console
@@ -53,7 +53,7 @@ class _Bar:
 
 
 class _Lines:
-    """Events as lines, not more than one step in half a minute."""
+    """Print events as lines, at most one step every `EVERY` seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

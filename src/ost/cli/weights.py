@@ -40,7 +40,7 @@ def list_weights() -> None:
     for name in BACKBONES:
         try:
             spec = BACKBONES[name]
-        except UsageError as error:  # of another distribution; it loses nobody else
+        except UsageError as error:  # a broken plugin must not hide the other backbones
             broken.append(str(error))
             continue
         size, context = str(spec.preprocess.size), str(spec.context_length)
@@ -56,10 +56,10 @@ def list_weights() -> None:
 @command(weights_app)
 def inspect(source: Source) -> None:
     """What a weight file, or the one in the folder of a run, is: its origin, sizes, pixels, and what was learned."""
-    source = _of_run(Path(source)) or source
+    source = _run_weights(Path(source)) or source
     lines = _adapter_lines(Path(source)) if is_adapter(Path(source)) else _weight_lines(*_read(source))
     if clips := trained_on(source):
-        lines["trained on"] = _trained(clips)
+        lines["trained on"] = _describe_clips(clips)
     console = stdout()
     for name, value in lines.items():
         console.print(Text(f"{name:>12}  {value}"))
@@ -85,8 +85,8 @@ def explain(
         console.print(Text(f"{name:>12}  {value}"), soft_wrap=True)
 
 
-def _of_run(place: Path) -> str | None:
-    """The weights of a run, by its folder or its record: the finished ones, or those of the last checkpoint."""
+def _run_weights(place: Path) -> str | None:
+    """Return the weights of a run, by its folder or record: the finished ones, or those of the last checkpoint."""
     folder = place.parent if place.name in (TRAINING, EVALUATION) else place
     if not holds_run(folder):
         return None
@@ -98,7 +98,7 @@ def _of_run(place: Path) -> str | None:
     raise UsageError(f"{folder}: the run in it has left no weights")
 
 
-def _trained(clips: Path) -> str:
+def _describe_clips(clips: Path) -> str:
     try:
         return f"{len(read_manifest(clips))} clips, listed in {clips}"
     except UsageError as error:
@@ -180,7 +180,7 @@ def blend(
 
 
 def _read(source: str) -> tuple[Path, Weights]:
-    """A file by path or name, with what its name implies."""
+    """Read a weight file by path or name, completed by what its name implies."""
     check_weights(source)
     load_torch()
 
@@ -188,5 +188,5 @@ def _read(source: str) -> tuple[Path, Weights]:
 
     try:
         return named_weights(source, lambda line: show_notices(stderr(), [line]))
-    except WeightsError as error:  # these commands take a file where they take a name
+    except WeightsError as error:  # these commands take a file in place of a name, so the remedy differs
         raise WeightsError(error.fault, "give a file that was downloaded by other means instead") from error

@@ -1,1 +1,1 @@
-"""Every HTML page: one template a page, with shared macros and style; one file without script or foreign address."""
+"""Render HTML pages: one template a page, shared macros and style, one file without scripts or external addresses."""

@@ -1,7 +1,7 @@
-"""How templates become pages.
+"""The jinja2 environment and filters of the pages.
 
-What strangers wrote (names, descriptors, paths, notices) reaches a page through jinja2's escaping and no other way; the
-content security policy of every page forbids scripts and foreign addresses besides.
+Untrusted text (names, descriptors, paths, notices) reaches a page only through jinja2's escaping. As a second defence,
+the content security policy of every page forbids scripts and external addresses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def page_environment() -> Environment:
-    """The templates of pages; all that they are given is escaped."""
+    """Return the environment of the page templates, which escapes every value."""
     environment = Environment(
         loader=PackageLoader("ost.pages"),
         autoescape=True,
@@ -24,7 +24,7 @@ def page_environment() -> Environment:
 
 
 def percent(probability: float) -> str:
-    """A probability with one decimal, never rounded to certainty or to impossibility."""
+    """Format a probability with one decimal, never rounded to 0% or 100%."""
     if probability < 0.0005:
         return "< 0.1%"
     if probability >= 0.9995:
@@ -33,6 +33,6 @@ def percent(probability: float) -> str:
 
 
 def number(value: float, places: int = 2) -> str:
-    """A number with a minus sign that is one, and none before zero."""
+    """Format a number with a typographic minus sign, and none before zero."""
     text = f"{value:.{places}f}"
     return text[1:] if float(text) == 0 and text.startswith("-") else text.replace("-", "−")

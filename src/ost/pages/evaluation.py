@@ -1,6 +1,6 @@
-"""The page of an evaluation: its numbers, what is taken for what, and videos where descriptors won or lost.
+"""Render the page of an evaluation: its numbers, confused classes, and videos where descriptors won or lost.
 
-Like the page of a recognition it is one file without script or foreign address, and what strangers wrote reaches it
+Like the page of a prediction it is one file without scripts or external addresses. Untrusted text reaches it only
 through jinja2's escaping, or as text of an SVG that is shown as an image.
 """
 
@@ -32,10 +32,10 @@ from ost.pages.environment import page_environment
 from ost.pages.evidence import Panel, Picture, central_pictures, panel_of, style_of, thumbnails_of
 from ost.recognition.recognizer import Recognizer
 
-EXAMPLES = 3  # of wins, and of losses
+EXAMPLES = 3  # each of wins and of losses
 PAIRS = 12
-GROUPS = 3  # lists of classes of their own that are drawn
-CLASSES = 12  # that gained most, and as many that lost most, where there are too many for all
+GROUPS = 3  # groups of lists with the same classes that are drawn
+CLASSES = 12  # that gained most and as many that lost most, where there are more than ALL_CLASSES
 ALL_CLASSES = 40
 LABELLED = 110  # classes whose names fit beside the confusion matrix
 LOST = 50
@@ -44,7 +44,7 @@ SHADES = ("#fbfaf6", "#d5e6e3", "#9dc4c3", "#5797a8", "#2c6b86", "#12365f")
 
 
 class ClassRow(NamedTuple):
-    """A class: its videos, and the shares got right as asked and by the baseline (None without one)."""
+    """A class: its videos, and its accuracies with the requested matching and the baseline (None without one)."""
 
     name: str
     videos: int
@@ -53,7 +53,7 @@ class ClassRow(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Lists of the same classes, each video once."""
+    """Lists with the same classes, each video once."""
 
     titles: str
     videos: int
@@ -71,7 +71,7 @@ class Shown:
         name: its file's name.
         pictures: its frames.
         aspect: their width over their height.
-        panels: evidence for the right class against the wrong one, and for the wrong one; with what the rival is.
+        panels: evidence for the right class against the wrong one, and the reverse; each with a caption of the rival.
     """
 
     example: Example
@@ -82,7 +82,7 @@ class Shown:
 
 
 def save_page(path: str | Path, measured: Measured) -> None:
-    """Write the page, whole or not at all.
+    """Write the page of an evaluation, atomically.
 
     Raises:
         OSError: the file cannot be written.
@@ -91,10 +91,10 @@ def save_page(path: str | Path, measured: Measured) -> None:
 
 
 def render_page(measured: Measured) -> str:
-    """The page of an evaluation: one HTML document."""
-    told = record(measured)
-    shown = {outcome: _shown(measured, outcome) for outcome in ("win", "loss")}
-    every = [one for some in shown.values() for one in some]
+    """Return the page of an evaluation: one HTML document."""
+    run_record = record(measured)
+    shown = {outcome: _shown_examples(measured, outcome) for outcome in ("win", "loss")}
+    all_shown = [example for outcomes in shown.values() for example in outcomes]
     environment = page_environment()
     environment.filters["share"] = lambda share: f"{share:.1%}"
     page = environment.get_template("evaluation.html.j2").render(
@@ -104,22 +104,24 @@ def render_page(measured: Measured) -> str:
         table=table_of(measured),
         asked=str(measured.asked),
         groups=_groups(measured),
-        groups_left=max(0, len(_grouped(measured.lists)) - GROUPS),
+        groups_left=max(0, len(_group_by_classes(measured.lists)) - GROUPS),
         shown=shown,
         lost=measured.lost,
         lost_shown=LOST,
         all_classes=ALL_CLASSES,
         ends=CLASSES,
-        settings={key: value for key, value in told["config"].items() if value not in (None, "", False)},
-        record=told,
+        settings={
+            key: value for key, value in run_record["config"].items() if value not in (None, "", False)
+        },
+        record=run_record,
         version=version("ost-video"),
-        **style_of([one.pictures for one in every], every[0].aspect if every else 1.0),
+        **style_of([example.pictures for example in all_shown], all_shown[0].aspect if all_shown else 1.0),
     )
     return printable(page)
 
 
-def _grouped(lists: Sequence[Answer]) -> list[list[int]]:
-    """Numbers of the lists that have videos, those of the same classes together."""
+def _group_by_classes(lists: Sequence[Answer]) -> list[list[int]]:
+    """Group the indices of the lists that have videos by their classes."""
     by_names: dict[tuple[str, ...], list[int]] = {}
     for number, answer in enumerate(lists):
         if answer.paths:
@@ -129,53 +131,58 @@ def _grouped(lists: Sequence[Answer]) -> list[list[int]]:
 
 def _groups(measured: Measured) -> list[Group]:
     groups: list[Group] = []
-    for numbers in _grouped(measured.lists)[:GROUPS]:
-        own = _merged([measured.lists[i] for i in numbers])
-        other = _merged([measured.baseline[i] for i in numbers]) if measured.baseline else None
-        matrix = confusion(own)
+    for numbers in _group_by_classes(measured.lists)[:GROUPS]:
+        merged = _merge([measured.lists[i] for i in numbers])
+        baseline = _merge([measured.baseline[i] for i in numbers]) if measured.baseline else None
+        matrix = confusion(merged)
         groups.append(
             Group(
-                own.title,
-                len(own.paths),
-                draw_matrix(matrix, own.names),
-                worst_pairs(matrix, own.names, PAIRS),
-                _classes(own, other),
+                merged.title,
+                len(merged.paths),
+                draw_matrix(matrix, merged.names),
+                worst_pairs(matrix, merged.names, PAIRS),
+                _classes(merged, baseline),
             )
         )
     return groups
 
 
-def _merged(lists: Sequence[Answer]) -> Answer:
-    """Lists of the same classes as one, each video once."""
-    place: dict[str, tuple[int, int]] = {}
+def _merge(lists: Sequence[Answer]) -> Answer:
+    """Merge lists of the same classes into one, with each video once."""
+    positions: dict[str, tuple[int, int]] = {}
     for number, answer in enumerate(lists):
         for row, path in enumerate(answer.paths):
-            place.setdefault(path, (number, row))
+            positions.setdefault(path, (number, row))
     return replace(
         lists[0],
         title=", ".join(answer.title for answer in lists),
-        paths=tuple(place),
-        logits=np.stack([lists[number].logits[row] for number, row in place.values()]),
-        truth=np.stack([lists[number].truth[row] for number, row in place.values()]),
+        paths=tuple(positions),
+        logits=np.stack([lists[number].logits[row] for number, row in positions.values()]),
+        truth=np.stack([lists[number].truth[row] for number, row in positions.values()]),
     )
 
 
-def _classes(own: Answer, baseline: Answer | None) -> list[ClassRow]:
-    """Every class that some video shows: those that gained most over the baseline first, or those most often right."""
-    shares, others = own.by_class(), baseline.by_class() if baseline else {}
-    shown = own.truth.sum(0)
+def _classes(answer: Answer, baseline: Answer | None) -> list[ClassRow]:
+    """Return every class with videos, by gain over the baseline, or by accuracy without one."""
+    shares, baseline_shares = answer.by_class(), baseline.by_class() if baseline else {}
+    shown = answer.truth.sum(0)
     rows = [
-        ClassRow(name, int(shown[own.names.index(name)]), share, others.get(name, 0.0) if baseline else None)
+        ClassRow(
+            name,
+            int(shown[answer.names.index(name)]),
+            share,
+            baseline_shares.get(name, 0.0) if baseline else None,
+        )
         for name, share in shares.items()
     ]
     return sorted(rows, key=lambda row: (-(row.own - (row.baseline or 0.0)), -row.own, row.name))
 
 
-def _shown(measured: Measured, outcome: Outcome) -> list[Shown]:
-    """Examples with their evidence; a video that cannot be read a second time is left out."""
+def _shown_examples(measured: Measured, outcome: Outcome) -> list[Shown]:
+    """Return examples with their evidence, without videos that can no longer be read."""
     if measured.baseline is None:
         return []
-    found: list[Shown] = []
+    shown: list[Shown] = []
     settings = measured.task.config.settings
     recognizer = Recognizer(measured.backbone, settings)
     for example in examples(measured.lists, measured.baseline, outcome, EXAMPLES):
@@ -194,12 +201,12 @@ def _shown(measured: Measured, outcome: Outcome) -> list[Shown]:
         ]
         name = PurePath(example.path).name or example.path
         aspect = thumbnails_of(prediction).aspect
-        found.append(Shown(example, name, central_pictures(prediction), aspect, panels))
-    return found
+        shown.append(Shown(example, name, central_pictures(prediction), aspect, panels))
+    return shown
 
 
 def draw_matrix(matrix: Ints, names: tuple[str, ...]) -> str:
-    """A confusion matrix as a data URI of an SVG; rows are shares of a class's videos."""
+    """Draw a confusion matrix as a data URI of an SVG; rows are shares of a class's videos."""
     from matplotlib import rc_context
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -212,7 +219,7 @@ def draw_matrix(matrix: Ints, names: tuple[str, ...]) -> str:
     with rc_context(settings), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
-        )  # of scripts that matplotlib's font lacks: the reader's has them
+        )  # missing glyphs of matplotlib's font: the SVG is shown with the reader's fonts
         figure = Figure(figsize=(side + 2, side + 1), layout="constrained", facecolor=SHADES[0])
         axes = figure.subplots()
         picture = axes.imshow(

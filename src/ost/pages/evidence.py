@@ -1,4 +1,4 @@
-"""The evidence for a class as pages draw it: pictures of frames, heat maps of plans, curves of similarity."""
+"""Prepare the evidence for a class for drawing: pictures of frames, heat maps of plans, curves of similarity."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ost.types import Evidence, Kind, Thumbnails
 if TYPE_CHECKING:
     from ost.recognition.prediction import ClassScore, Prediction
 
-STEPS = 6  # colours on either side of the even share
-LEAST_RANGE = 1.05  # a plan within 5% of uniform is not blown up to look like more
-SHEET = 10  # up to so many frames are shown whole above the heat maps and need no contact sheet
+STEPS = 6  # colours on either side of the uniform plan
+LEAST_RANGE = 1.05  # least range of the colours: a plan within 5% of uniform must look nearly uniform
+SHEET = 10  # most frames that are shown full above the heat maps; more need a contact sheet
 
 
 class Picture(NamedTuple):
-    """A frame: JPEG as a data URI, its full label ("3.2 s", "frame 4") and a short one for the axis."""
+    """A frame: its JPEG as a data URI, its full label ("3.2 s", "frame 4") and a short one for the axis."""
 
     uri: str
     label: str
@@ -33,14 +33,14 @@ class Picture(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A plan's entry over the uniform one, and its colour: 0 to 2 * STEPS, the even share in the middle."""
+    """A plan's entry divided by the uniform one, and its colour: 0 to 2 * STEPS, uniform in the middle."""
 
     ratio: float
     level: int
 
 
 class Row(NamedTuple):
-    """A descriptor: text after its kind's common start, mean similarity, cells, index of the largest."""
+    """A descriptor: its text after the common prefix, mean similarity, cells, and index of the largest cell."""
 
     text: str
     fit: float
@@ -50,13 +50,13 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class KindView:
-    """One kind of descriptors of one class.
+    """The view of one kind of descriptors of one class.
 
     Attributes:
         kind: spatial, temporal or name.
-        texts: the prompts, whole.
-        prefix: words that all of them begin with, or nothing.
-        rows: the heat map; none where there is no plan worth showing.
+        texts: the full prompts.
+        prefix: words that all of them begin with, or empty.
+        rows: the heat map; empty where there is no plan, or a single descriptor.
         line, rival: the charts' points, x in frames and y from 0 (top) to 100.
         low, high: the least and the largest similarity on `line`.
         mean, weighted: similarity averaged evenly and by the plan; `weighted` is None without a plan.
@@ -80,11 +80,11 @@ class Panel:
 
     Attributes:
         score: its name, logit and probability.
-        rival: the class it is compared with, None if it is alone.
+        rival: the class it is compared with, None if there is no other.
         kinds: one view a kind.
-        ticks: the charts' grid, labels and heights from 0 (top) to 100.
+        ticks: the charts' grid: labels and heights from 0 (top) to 100.
         limit: the ratio at the strong end of the colours; its inverse is at the weak end.
-        alone: it was matched by its name, for want of descriptors.
+        alone: whether it was matched by its name, as it has no descriptors.
     """
 
     score: ClassScore
@@ -96,7 +96,7 @@ class Panel:
 
 
 def style_of(strips: Sequence[Sequence[Picture]], aspect: float) -> dict[str, object]:
-    """What the style sheet wants to know of a page with these strips of pictures, whose width is `aspect` heights."""
+    """Return the style sheet's variables for a page with these strips of pictures of that aspect ratio."""
     longest = max(map(len, strips), default=1)
     widest = max((len(picture.short) for strip in strips for picture in strip), default=0)
     return {
@@ -109,7 +109,7 @@ def style_of(strips: Sequence[Sequence[Picture]], aspect: float) -> dict[str, ob
 
 
 def thumbnails_of(prediction: Prediction) -> Thumbnails:
-    """The thumbnails of a prediction that is to have a page.
+    """Return the thumbnails of a prediction, which its page needs.
 
     Raises:
         UsageError: it has none.
@@ -123,34 +123,34 @@ def thumbnails_of(prediction: Prediction) -> Thumbnails:
 
 
 def central_pictures(prediction: Prediction) -> list[Picture]:
-    """The frames of the middle clip, those that the central view has."""
+    """Return the frames of the middle clip that are present in the central view."""
     mask, files = prediction.embeddings.mask, thumbnails_of(prediction).files
     present = [True] * len(files) if mask is None else mask[prediction.central_view].tolist()
     start = prediction.sample.clips // 2 * len(files)
-    made: list[Picture] = []
+    pictures: list[Picture] = []
     for t in (t for t, is_present in enumerate(present) if is_present):
-        number = len(made) + 1
+        number = len(pictures) + 1
         seconds = prediction.sample.times[start + t]
         label, short = _clock(seconds) if prediction.sample.timed else (f"frame {number}", str(number))
         uri = "data:image/jpeg;base64," + base64.b64encode(files[t]).decode("ascii")
-        made.append(Picture(uri, label, short))
-    return made
+        pictures.append(Picture(uri, label, short))
+    return pictures
 
 
 def _clock(seconds: float) -> tuple[str, str]:
-    """Seconds in words and for the axis; from 100 on the axis has minutes."""
+    """Format seconds for the label and for the axis; from 100 s on the axis shows minutes."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s", f"{seconds:.1f}" if seconds < 99.95 else f"{minutes}:{rest:02d}"
 
 
 def panel_of(prediction: Prediction, name: str, rival: str) -> Panel:
-    """Evidence for a class against another."""
+    """Return the panel of a class compared with another."""
     score = next(score for score in prediction.classes if score.name == name)
     return panel(score, evidence_of(prediction, name), evidence_of(prediction, rival))
 
 
 def evidence_of(prediction: Prediction, name: str) -> Evidence:
-    """The central view's evidence; mean-pool matching has similarities but no plan."""
+    """Return the central view's evidence; mean-pool matching has similarities but no plan."""
     if prediction.method != "mean":
         return prediction.plan(name)
     a = prediction.head.names.index(name)
@@ -165,7 +165,7 @@ def evidence_of(prediction: Prediction, name: str) -> Evidence:
 
 
 def panel(score: ClassScore, own: Evidence, rival: Evidence | None) -> Panel:
-    """What a page shows of the evidence for a class, beside that for a rival."""
+    """Return the panel of the evidence for a class, beside that for a rival."""
     both = [own] if rival is None else [own, rival]
     curves = [evidence.similarity[kind].mean(1) for evidence in both for kind in evidence.similarity]
     bottom, top, ticks = _axis(min(c.min().item() for c in curves), max(c.max().item() for c in curves))
@@ -189,11 +189,11 @@ def panel(score: ClassScore, own: Evidence, rival: Evidence | None) -> Panel:
                 weighted=(own.plan[kind] * sim).sum().item() if kind in ratios else None,
             )
         )
-    return Panel(score, None if rival is None else rival.name, kinds, ticks, limit, _by_name(own))
+    return Panel(score, None if rival is None else rival.name, kinds, ticks, limit, _is_matched_by_name(own))
 
 
 def _rows(evidence: Evidence, kind: Kind, skip: int, limit: float) -> list[Row]:
-    """The heat map of one kind, the first `skip` characters of its texts left out."""
+    """Return the heat map of one kind, without the first `skip` characters of its texts."""
     ratios = evidence.plan[kind] * evidence.plan[kind].numel()
     fits: list[float] = evidence.similarity[kind].mean(0).tolist()
     rows: list[Row] = []
@@ -205,22 +205,22 @@ def _rows(evidence: Evidence, kind: Kind, skip: int, limit: float) -> list[Row]:
 
 
 def _level(ratio: float, limit: float) -> int:
-    """Colour of a ratio: even steps of its logarithm, so that half and twice are equally far from one."""
-    place = math.log(max(ratio, 1e-9)) / math.log(limit)
-    return STEPS + round(STEPS * max(-1.0, min(1.0, place)))
+    """Return the colour of a ratio on a logarithmic scale, so that half and twice are equally far from one."""
+    exponent = math.log(max(ratio, 1e-9)) / math.log(limit)
+    return STEPS + round(STEPS * max(-1.0, min(1.0, exponent)))
 
 
-def _by_name(evidence: Evidence) -> bool:
+def _is_matched_by_name(evidence: Evidence) -> bool:
     texts = set(evidence.texts.values())
     if len(texts) != 1 or not evidence.plan:
         return False
     names = {t.name.replace("{name}", evidence.name) for t in (CLIP_TEMPLATES, PLAIN_TEMPLATES)}
-    only = texts.pop()
-    return len(only) == 1 and (len(evidence.texts) > 1 or only[0] in names)
+    prompts = texts.pop()
+    return len(prompts) == 1 and (len(evidence.texts) > 1 or prompts[0] in names)
 
 
 def _common_start(texts: tuple[str, ...]) -> str:
-    """Words that all texts begin with, if there are three or more and every text goes on after them."""
+    """Return the words that all texts begin with, if there are three or more and every text continues after them."""
     words = [text.split(" ") for text in texts]
     count = 0
     while len(texts) > 1 and all(len(w) > count + 1 for w in words) and len({w[count] for w in words}) == 1:
@@ -229,7 +229,7 @@ def _common_start(texts: tuple[str, ...]) -> str:
 
 
 def _axis(low: float, high: float) -> tuple[float, float, list[tuple[str, float]]]:
-    """Bottom and top of a chart, a little beyond the data, and its grid at round numbers."""
+    """Return bottom and top of a chart, a little beyond the data, and its grid at round numbers."""
     span = max(high - low, 1e-3)
     bottom, top = low - 0.1 * span, high + 0.1 * span
     power = 10.0 ** math.floor(math.log10(span / 3))

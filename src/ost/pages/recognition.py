@@ -1,4 +1,4 @@
-"""The page of a recognition: which descriptor met which frame, and when."""
+"""Render the page of a prediction: which descriptors matched which frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LISTED = 12  # classes with bars and evidence
 
 
 def save_page(prediction: Prediction, path: str | Path) -> None:
-    """Write the page of a prediction, whole or not at all.
+    """Write the page of a prediction, atomically.
 
     Raises:
         OSError: the file cannot be written.
@@ -23,7 +23,7 @@ def save_page(prediction: Prediction, path: str | Path) -> None:
 
 
 def render_page(prediction: Prediction) -> str:
-    """The page of a prediction: one HTML document without script and without any foreign address."""
+    """Return the page of a prediction: one HTML document without scripts or external addresses."""
     views = len(prediction.embeddings.values)
     clips = prediction.sample.clips
     crops = max(1, views // clips)
@@ -47,11 +47,11 @@ def render_page(prediction: Prediction) -> str:
 
 
 def _panels(prediction: Prediction) -> list[Panel]:
-    """Evidence for the likeliest classes: the first against the second, the others against the first."""
+    """Return evidence for the likeliest classes: the first against the second, the others against the first."""
     scores = prediction.top(LISTED)
     evidence = [evidence_of(prediction, score.name) for score in scores]
     panels: list[Panel] = []
-    for i, (score, own) in enumerate(zip(scores, evidence, strict=True)):
-        other = (1 if i == 0 else 0) if len(scores) > 1 else None
-        panels.append(panel(score, own, None if other is None else evidence[other]))
+    for i, (score, score_evidence) in enumerate(zip(scores, evidence, strict=True)):
+        rival = (1 if i == 0 else 0) if len(scores) > 1 else None
+        panels.append(panel(score, score_evidence, None if rival is None else evidence[rival]))
     return panels

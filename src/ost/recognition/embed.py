@@ -1,4 +1,4 @@
-"""Pack -> class head: encoded once per weights and prompts, and kept on disk."""
+"""Embed a pack as a class head, once per weights and prompts, and cache it on disk."""
 
 from __future__ import annotations
 
@@ -26,62 +26,60 @@ TEXTS_A_STEP = 256
 
 
 def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: bool = True) -> ClassHead:
-    """The pack's classes as `match` wants them; from the cache where these prompts were embedded before.
+    """Embed the pack's classes for `match`, reading the cached head where present.
 
     Args:
-        backbone: whose text tower embeds; untouched if the head is in the cache.
+        backbone: its text tower embeds the prompts; it is not loaded if the head is in the cache.
         pack: A classes.
         kinds: which prompts to embed.
-        cache: read and write the heads that are kept on disk.
+        cache: read and write the heads on disk.
     """
     texts: Prompts = {
         kind: tuple(prompts(item, kind, backbone.templates) for item in pack.classes) for kind in kinds
     }
     key = _key(backbone, pack, texts)
-    place = kind_folder("heads") / f"{key}.safetensors"
-    head = _read(place, pack, texts, backbone, key) if cache else None
+    path = kind_folder("heads") / f"{key}.safetensors"
+    head = _read(path, pack, texts, backbone, key) if cache else None
     if head is None:
         kinds_embedded, notices = _embed(backbone, texts)
         head = ClassHead(pack.names, kinds_embedded, backbone.logit_scale, key, notices=notices)
         if cache:
-            _write(place, head)
+            _write(path, head)
     if (adapter := backbone.adapter) is None:
         return head
     return replace(head, hash=text_hash(head.hash, adapter.hash), learned=adapter.classes(pack.names))
 
 
 def _key(backbone: Backbone, pack: Pack, texts: Prompts) -> str:
-    what = json.dumps([list(pack.names), texts], sort_keys=True)
-    return text_hash(backbone.fingerprint, what)
+    content = json.dumps([list(pack.names), texts], sort_keys=True)
+    return text_hash(backbone.fingerprint, content)
 
 
 def _embed(backbone: Backbone, texts: Prompts) -> tuple[dict[Kind, Descriptors], tuple[str, ...]]:
-    """All prompts through the text tower, each once, laid out [A, N] for each kind; and what is to be said of them.
+    """Embed every prompt once; return the descriptors [A, N] of each kind, and the notices.
 
-    Kind by kind: rounding depends on what shares a batch, and so no kind depends on which others are asked for, unless
-    they share a prompt.
+    Kinds are embedded one after the other, because rounding depends on the batch: so the embeddings of a kind do not
+    depend on the other kinds, unless they share a prompt.
     """
     parts: list[TextEmbeddings] = []
-    place: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     with activity("embedding texts", _count(texts)) as embedding:
         for rows in texts.values():
-            fresh = {text for row in rows for text in row} - place.keys()
-            ordered = sorted(fresh, key=lambda text: (len(text), text))
-            place |= {text: len(place) + i for i, text in enumerate(ordered)}
+            new = {text for row in rows for text in row} - row_of.keys()
+            ordered = sorted(new, key=lambda text: (len(text), text))
+            row_of |= {text: len(row_of) + i for i, text in enumerate(ordered)}
             for start in range(0, len(ordered), TEXTS_A_STEP):
                 step = ordered[start : start + TEXTS_A_STEP]
                 parts.append(backbone.embed_text(step))
                 embedding.advance(len(step))
-    embedded = _joined(parts)
+    embedded = _concatenate(parts)
     kinds: dict[Kind, Descriptors] = {}
     for kind, rows in texts.items():
         most = max(map(len, rows))
         mask = torch.tensor([[n < len(row) for n in range(most)] for row in rows])
         mask = mask.to(embedded.values.device)
-        order = torch.tensor([place[text] for row in rows for text in row], device=mask.device)
-        values, shift, gain = (
-            None if flat is None else _laid_out(flat[order], mask) for flat in embedded[:3]
-        )
+        order = torch.tensor([row_of[text] for row in rows for text in row], device=mask.device)
+        values, shift, gain = (None if flat is None else _scatter(flat[order], mask) for flat in embedded[:3])
         kinds[kind] = Descriptors(values=cast(Tensor, values), mask=mask, texts=rows, shift=shift, gain=gain)
     return kinds, embedded.notices
 
@@ -90,7 +88,7 @@ def _count(texts: Prompts) -> int:
     return len({text for rows in texts.values() for row in rows for text in row})
 
 
-def _joined(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+def _concatenate(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
     shifts = [part.shift for part in parts if part.shift is not None]
     gains = [part.gain for part in parts if part.gain is not None]
     return TextEmbeddings(
@@ -101,13 +99,13 @@ def _joined(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
     )
 
 
-def _laid_out(flat: Tensor, mask: Tensor) -> Tensor:
+def _scatter(flat: Tensor, mask: Tensor) -> Tensor:
     out = flat.new_zeros(*mask.shape, *flat.shape[1:])
     out[mask] = flat
     return out
 
 
-def _write(place: Path, head: ClassHead) -> None:
+def _write(path: Path, head: ClassHead) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -116,18 +114,18 @@ def _write(place: Path, head: ClassHead) -> None:
         tensors |= {f"{kind}.{name}": t.contiguous().cpu() for name, t in named.items() if t is not None}
     if not Room().take(sum(tensor.nbytes for tensor in tensors.values())):
         return
-    # A cache that cannot be written only means embedding again next time.
-    with contextlib.suppress(OSError), atomic(place) as temporary:
+    # Without a writable cache the prompts are embedded again next time.
+    with contextlib.suppress(OSError), atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"notices": json.dumps(head.notices)})
 
 
-def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str) -> ClassHead | None:
+def _read(path: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str) -> ClassHead | None:
     from safetensors import SafetensorError, safe_open
 
-    if not place.is_file():
+    if not path.is_file():
         return None
     try:
-        with safe_open(place, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).to(backbone.device) for name in file.keys()}  # noqa: SIM118
             notices = tuple(map(str, json.loads((file.metadata() or {})["notices"])))
         kinds: dict[Kind, Descriptors] = {
@@ -140,7 +138,7 @@ def _read(place: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str)
             )
             for kind, rows in texts.items()
         }
-    except (SafetensorError, KeyError, ValueError, OSError):  # damaged: make it anew
+    except (SafetensorError, KeyError, ValueError, OSError):  # damaged: embed again
         return None
-    touch(place)
+    touch(path)
     return ClassHead(pack.names, kinds, backbone.logit_scale, key, notices=notices)

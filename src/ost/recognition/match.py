@@ -1,4 +1,4 @@
-"""Frame embeddings x class head -> scores: the one place where a video meets a class name.
+"""Match frame embeddings against a class head: optimal transport, mean-pooling and adapters.
 
     logits[b, a] = s * mean over kinds of (OT + pool),    OT = score(sim, eps), pool = score(sim, inf)
 
@@ -7,9 +7,9 @@ scale is twice CLIP's). `method="mean"` is the matching of ViFi-CLIP: the raw em
 averaged and normalised, against one prompt a class.
 
 A trained adapter moves the frame embeddings and adds w_a . mean_t(f_t) + b_a. That is the same matching in a wider
-space, where a frame is [s e_t, f_t] and w_a stands beside each of the class's descriptors: a term that is equal for all
-descriptors does not move a transport plan. Mean-pool matching is the baseline, of the towers as they were: it never
-holds what an adapter learned.
+space, where a frame is [s e_t, f_t] and w_a is appended to each of the class's descriptors: a term that is equal for
+all descriptors does not change the transport plan. Mean-pool matching is the baseline of the towers without adapter: it
+never includes what an adapter learned.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ def match(
     kinds: Sequence[Kind] = BOTH,
     eps: float = EPS,
 ) -> Scores:
-    """Logits of B clips against A classes.
+    """Return the logits of B clips against A classes.
 
-    Memory is bounded: classes are taken so many at a time that their similarities to all frames fit in
-    `CHUNK_ELEMENTS`.
+    Memory is bounded: classes are matched in chunks whose similarities to all frames fit in `CHUNK_ELEMENTS`.
 
     Args:
         frames: embeddings of B clips of T frames.
@@ -51,26 +50,26 @@ def match(
         eps: entropic weight of the transport, in units of similarity; inf is the mean.
 
     Raises:
-        UsageError: the head lacks a kind that is asked for, or the widths differ.
-        TransportError: an embedding that takes part is not finite.
+        UsageError: the head lacks one of `kinds`, or the widths differ.
+        TransportError: an embedding that is matched is not finite.
     """
     needed: tuple[Kind, ...] = ("name",) if method == "mean" else tuple(kinds)
     _check(frames, head, needed)
     if method == "mean":
         return Scores(head.logit_scale * _mean_pool(frames, head.kinds["name"]), head.names)
     learned = head.learned
-    moved = frames if learned is None else adapted(frames, learned)
-    terms = [_kind_scores(moved, head.kinds[kind], eps) for kind in needed]
+    adapted_frames = frames if learned is None else adapted(frames, learned)
+    terms = [_kind_scores(adapted_frames, head.kinds[kind], eps) for kind in needed]
     logits = head.logit_scale * torch.stack(terms).mean(0)
     if learned is not None:
-        logits = learned.temperature * logits + learned_logits(moved, learned)
+        logits = learned.temperature * logits + learned_logits(adapted_frames, learned)
     return Scores(logits, head.names)
 
 
 def explain(
     frames: FrameEmbeddings, head: ClassHead, name: str, *, clip: int = 0, eps: float = EPS
 ) -> Evidence:
-    """Similarities and plans of one clip and one class, for each kind that the head has.
+    """Return the similarities and transport plans of one clip and one class, for each kind of the head.
 
     Raises:
         UsageError: the head has no such class, or no descriptors to match.
@@ -100,7 +99,7 @@ def explain(
 
 
 def similarity(frames: Tensor, descriptors: Descriptors, classes: slice = slice(None)) -> Tensor:
-    """Similarities [B, A, T, N] of frames [B, T, D] to the descriptors of some classes, in fp32."""
+    """Return the similarities [B, A, T, N], fp32, of frames [B, T, D] to the descriptors of some classes."""
     sim = torch.einsum("btd,and->batn", frames.float(), descriptors.values[classes].float())
     if descriptors.shift is not None:
         sim = sim - descriptors.shift[classes][None, :, None, :]
@@ -110,14 +109,14 @@ def similarity(frames: Tensor, descriptors: Descriptors, classes: slice = slice(
 
 
 def adapted(frames: FrameEmbeddings, learned: LearnedClasses) -> FrameEmbeddings:
-    """Embeddings of frozen towers with an adapter's residual, and their features as its classes read them.
+    """Apply an adapter to frames: add its residual to the embeddings, and centre the features for its classes.
 
     Args:
-        frames: whose features are F wide.
-        learned: by the adapter.
+        frames: with features of width F.
+        learned: the parameters of the adapter.
 
     Returns:
-        Embeddings that are unit vectors again, and features as unit vectors from the mean of the examples.
+        Embeddings as unit vectors, and features as unit vectors relative to the mean of the examples.
 
     Raises:
         UsageError: the features have another width.
@@ -133,7 +132,7 @@ def adapted(frames: FrameEmbeddings, learned: LearnedClasses) -> FrameEmbeddings
 
 
 def learned_logits(frames: FrameEmbeddings, learned: LearnedClasses) -> Tensor:
-    """What an adapter adds to the logits of adapted frames, [B, A]."""
+    """Return what an adapter adds to the logits of adapted frames, [B, A]."""
     features = frames.features
     assert features is not None
     present = torch.ones_like(features[..., 0]) if frames.mask is None else frames.mask.to(features)
@@ -142,7 +141,7 @@ def learned_logits(frames: FrameEmbeddings, learned: LearnedClasses) -> Tensor:
 
 
 def _kind_scores(frames: FrameEmbeddings, descriptors: Descriptors, eps: float) -> Tensor:
-    """OT + pool of one kind, [B, A]."""
+    """Return OT + pool of one kind, [B, A]."""
     frame_mask = None if frames.mask is None else frames.mask[:, None, :]
     parts: list[Tensor] = []
     for classes in _chunks(frames, descriptors):
@@ -194,6 +193,6 @@ def _check_finite(frames: FrameEmbeddings, head: ClassHead, kinds: Sequence[Kind
         clip, frame = bad.nonzero()[0].tolist()
         raise TransportError(f"frames: the embedding of frame {frame} of clip {clip} is not finite")
     for kind in kinds:
-        if (place := head.kinds[kind].infinite) is not None:
-            a, n = place
+        if (position := head.kinds[kind].infinite) is not None:
+            a, n = position
             raise TransportError(f"class {head.names[a]!r}: its {kind} embedding {n} is not finite")

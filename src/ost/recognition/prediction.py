@@ -1,4 +1,4 @@
-"""What recognition says of one video: every class's probability, and the evidence behind each."""
+"""The prediction for one video: every class's probability, and the evidence behind each."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Prediction:
         backbone: its name.
         weights_hash, pack_hash: SHA-256 of the weights and of the pack, hexadecimal.
         method, eps: how frames and descriptors were matched.
-        seconds: wall-clock time by part.
+        seconds: wall-clock time by stage.
         notices: what the user should know, one sentence each.
-        sample: which frames were looked at.
-        thumbnails: pictures of them for the page; None where they were not asked for.
+        sample: the frames that were sampled.
+        thumbnails: pictures of them for the page; None where they were not requested.
         embeddings: [V, T, D], one row a view.
         head: the classes as they were matched.
     """
@@ -61,11 +61,11 @@ class Prediction:
         )
 
     def top(self, count: int = 5) -> list[ClassScore]:
-        """The likeliest classes."""
+        """Return the likeliest classes, best first."""
         return list(self.classes[:count])
 
     def plan(self, name: str | None = None) -> Evidence:
-        """Similarity and transport plan of a class (by default the likeliest) for the central view.
+        """Return similarity and transport plan of a class (by default the likeliest) for the central view.
 
         Raises:
             UsageError: there is no such class, or the video was matched by mean-pooling, which has no plan.
@@ -77,13 +77,13 @@ class Prediction:
 
     @property
     def central_view(self) -> int:
-        """Row of the embeddings that holds the centre crop, not mirrored, of the middle clip."""
+        """Return the row of the embeddings with the centre crop, not mirrored, of the middle clip."""
         clips = self.sample.clips
         crops = len(self.embeddings.values) // clips
         return clips // 2 * crops + central_crop(crops)
 
     def as_dict(self) -> dict[str, Any]:
-        """What `--json` prints; times are seconds, None where the file tells none."""
+        """Return what `--json` prints; times are in seconds, None where the file has none."""
         return {
             "path": self.path,
             "backbone": self.backbone,
@@ -96,20 +96,20 @@ class Prediction:
         }
 
     def save_html(self, path: str | Path) -> None:
-        """Write the page that shows why: one file that needs no network.
+        """Write the page with the evidence: one HTML file that needs no network.
 
         Raises:
             UsageError: the prediction has no thumbnails.
         """
-        import ost  # the door knows the pages, which are above
+        import ost  # recognition may not import ost.pages, a higher layer; the package exports it
 
         ost.save_page(self, path)
 
 
 def rank(scores: Scores) -> tuple[ClassScore, ...]:
-    """The classes of one video's views, likeliest first: softmax for each view, then the mean."""
+    """Rank the classes of one video's views, likeliest first: softmax for each view, then the mean."""
     probabilities: list[float] = scores.logits.softmax(-1).mean(0).tolist()
     logits: list[float] = scores.logits.mean(0).tolist()
-    found = map(ClassScore, scores.names, logits, probabilities)
+    class_scores = map(ClassScore, scores.names, logits, probabilities)
     # Probabilities of unlikely classes underflow to the same 0; their logits still differ.
-    return tuple(sorted(found, key=lambda one: (one.probability, one.logit), reverse=True))
+    return tuple(sorted(class_scores, key=lambda item: (item.probability, item.logit), reverse=True))

@@ -1,4 +1,4 @@
-"""What is looked at of a video, and how it is matched; checked without importing torch."""
+"""Settings of sampling and matching, checked without importing torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPS = 0.1
 
 @dataclass(frozen=True)
 class Views:
-    """What is looked at of a video; see `Settings`."""
+    """The settings that decide which frames of a video are embedded; see `Settings`."""
 
     frames: int
     clips: int = 1
@@ -29,11 +29,11 @@ class Views:
 
 @dataclass(frozen=True)
 class FrameRate:
-    """Frames at an even rate over the whole of a video, read in chunks.
+    """Sampling at an even frame rate over the whole video, read in chunks.
 
     Attributes:
         fps: frames a second.
-        chunk_frames: frames that are read and embedded together.
+        chunk_frames: number of frames that are read and embedded together.
     """
 
     fps: float = FPS
@@ -83,10 +83,10 @@ class Settings:
 
     @property
     def views(self) -> Views:
-        """What is looked at of a video."""
+        """Return the settings that decide which frames are embedded."""
         return Views(self.frames, self.clips, self.crops, self.sampling, self.min_decoded)
 
     @property
     def prompted(self) -> tuple[Kind, ...]:
-        """The kinds of prompts that the class head needs."""
+        """Return the kinds of prompts that the class head needs."""
         return ("name",) if self.method == "mean" else self.kinds

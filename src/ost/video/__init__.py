@@ -1,1 +1,1 @@
-"""A video file in, upright RGB frames and tower input out."""
+"""Decode video files into upright RGB frames, and turn frames into tower input."""

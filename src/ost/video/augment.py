@@ -1,4 +1,4 @@
-"""Training augmentation: one draw a clip, the same for all its frames, out of one generator."""
+"""Training augmentation: drawn once a clip from one generator, and the same for all its frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ost.types import Preprocess
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training clips are varied.
+    """Settings of the augmentation of training clips.
 
     Attributes:
         scales: of the multi-scale crop (TSN, ECCV 2016), shares of the short side; empty is the centre crop.
@@ -56,7 +56,7 @@ NONE = Augmentation(scales=(), flip=0, jitter=0, grayscale=0)
 
 @dataclass(frozen=True)
 class Colour:
-    """What was drawn for the colours of one clip.
+    """The colour augmentation drawn for one clip.
 
     Attributes:
         factors: operation -> factor, in the order in which they are applied; empty leaves the colours.
@@ -70,25 +70,25 @@ class Colour:
 
 
 def train_resize(preprocess: Preprocess) -> Preprocess:
-    """The short side as training wants it, 256 pixels for a tower of 224: room for the crops."""
+    """Return `preprocess` with a larger short side for random crops: 256 pixels for a tower of 224."""
     if preprocess.resize is None:
         return preprocess
     return replace(preprocess, resize=max(preprocess.resize, preprocess.size * 256 // 224))
 
 
 def crop_clip(pixels: Tensor, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
-    """One crop, and perhaps a mirror, for all frames of a clip.
+    """Crop all frames of a clip alike, and mirror them with the probability of `flip`.
 
     Args:
         pixels: uint8 [T, 3, H, W], resized for training.
         size: side of the tower's input.
         augmentation: which crops, how often mirrored.
-        rng: where all chance comes from.
+        rng: the only source of randomness.
 
     Returns:
         uint8 [T, 3, size, size].
     """
-    top, left, height, width = _box(pixels.shape[-2], pixels.shape[-1], size, augmentation.scales, rng)
+    top, left, height, width = _draw_box(pixels.shape[-2], pixels.shape[-1], size, augmentation.scales, rng)
     cropped = pixels[..., top : top + height, left : left + width]
     if (height, width) != (size, size):
         resized = interpolate(cropped.float(), size=(size, size), mode="bilinear", align_corners=False)
@@ -98,10 +98,10 @@ def crop_clip(pixels: Tensor, size: int, augmentation: Augmentation, rng: np.ran
     return cropped.contiguous()
 
 
-def _box(
+def _draw_box(
     height: int, width: int, size: int, scales: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the crop."""
+    """Draw the (top, left, height, width) of the crop."""
     if not scales:
         side = min(size, height, width)
         return (height - side) // 2, (width - side) // 2, side, side
@@ -117,7 +117,7 @@ def _box(
 
 
 def draw_colour(augmentation: Augmentation, rng: np.random.Generator) -> Colour:
-    """What happens to the colours of one clip."""
+    """Draw the colour augmentation of one clip."""
     factors: list[tuple[str, float]] = []
     if rng.random() < augmentation.jitter:
         for name in rng.permutation(["brightness", "contrast", "saturation", "hue"]).tolist():
@@ -130,7 +130,7 @@ def draw_colour(augmentation: Augmentation, rng: np.random.Generator) -> Colour:
 
 
 def recolour(pixels: Tensor, colour: Colour, augmentation: Augmentation) -> Tensor:
-    """uint8 [T, 3, S, S] with the drawn colours, on the device where it is."""
+    """Apply the drawn colours to uint8 [T, 3, S, S], on the device of the pixels."""
     from torchvision.transforms.v2 import RandAugment, functional
 
     for name, factor in colour.factors:

@@ -1,4 +1,4 @@
-"""A video of any length -> its frames at an even rate, in chunks, so that memory stays bounded."""
+"""Decode a video of any length at an even frame rate, in chunks, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 FPS = 4.0
 CHUNK_FRAMES = 128
-SEEK_LEADS = (0, 5, 30)  # seconds before a part, where nothing nearer is a keyframe before it
-LEAST_SHARE = 0.95  # of the header's seconds; a file whose pictures end earlier has a notice
+# Seconds before a part to seek to; the next is tried where seeking lands after the start of the part.
+SEEK_LEADS = (0, 5, 30)
+LEAST_SHARE = 0.95  # of the header's duration; a file whose pictures end earlier gets a notice
 
 
 class Chunk(NamedTuple):
-    """Consecutive frames of a video at an even rate, and whether they are its last."""
+    """Consecutive frames of a video at an even rate, and whether the video ends with them."""
 
     frames: Frames
     last: bool
@@ -50,60 +51,60 @@ def decode_chunks(
 ) -> Iterator[Chunk]:
     """Yield the frames of a video at an even rate, `chunk_frames` at a time.
 
-    A frame is taken if it is the first at or after an instant k / fps, so that none is taken twice, and a part has the
-    frames that the whole has there. The file is decoded once, in sequence.
+    A frame is taken if it is the first at or after an instant k / fps. So none is taken twice, and a part has the same
+    frames as that stretch of the whole video. The file is decoded once, in sequence.
 
     Args:
         path: a video file, which may lie in a .tar archive.
         fps: frames a second.
         chunk_frames: frames a chunk; the last may have fewer.
-        preprocess: scale frames as these weights want them; None keeps the full size.
+        preprocess: scale frames for these weights; None keeps the full size.
         part: (start, end) in seconds, to take only frames from `start` up to and without `end`.
-        skip: chunks to leave out at the beginning.
-        stop: asked at every packet whether to give up.
+        skip: number of chunks to leave out at the beginning.
+        stop: called at every packet; true cancels.
 
     Raises:
         VideoError: the file is missing, unreadable, not a video, its frames have no times, or it has no such part.
-        Cancelled: `stop` said so.
+        Cancelled: `stop` returned true.
     """
     name, place = str(path), located(path)
     start, end = part or (0.0, None)
     check_part(name, (start, end))
     if is_folder(place):
         raise VideoError(name, "its frame images have no times, by which to take them at a rate")
-    convert, film = Converter(name, preprocess), _Film(name, place, stop or (lambda: False))
-    collected, instants, taken = _Collected(name, chunk_frames), Instants(fps), 0
-    for seconds, frame in film.frames(start):
+    convert, decoder = Converter(name, preprocess), _TimedDecoder(name, place, stop or (lambda: False))
+    buffer, instants, taken = _ChunkBuffer(name, chunk_frames), Instants(fps), 0
+    for seconds, frame in decoder.frames(start):
         if end is not None and seconds >= end - ROUNDING:
             break
         if not instants.reached(seconds) or not is_within(seconds, (start, end)):
             continue
         taken += 1
         if taken > skip * chunk_frames:
-            if collected.full:  # it is known only now that the chunk before is not the last
-                yield Chunk(collected.frames(), last=False)
-                collected.started = time.perf_counter()
-            collected.add(convert(frame), seconds)
+            if buffer.full:  # only now is it known that this chunk is not the last
+                yield Chunk(buffer.frames(), last=False)
+                buffer.started = time.perf_counter()
+            buffer.add(convert(frame), seconds)
     if not taken:
-        raise VideoError(name, nothing_within((start, end), film.seconds))
-    if collected.times:
-        yield Chunk(collected.frames(film.notices() if end is None else ()), last=True)
+        raise VideoError(name, nothing_within((start, end), decoder.seconds))
+    if buffer.times:
+        yield Chunk(buffer.frames(decoder.notices() if end is None else ()), last=True)
 
 
 class Instants:
-    """The instants k / fps, which frames that come one after the other reach."""
+    """The instants k / fps, and the last one that the frames so far have reached."""
 
     def __init__(self, fps: float) -> None:
         self.fps, self.last = fps, -math.inf
 
     def reached(self, seconds: float) -> bool:
-        """Whether a frame at that time is the first at or after an instant; the first of all frames is."""
+        """Return whether a frame at that time is the first at or after an instant; the first frame of all always is."""
         before, self.last = self.last, math.floor((seconds + ROUNDING) * self.fps)
         return self.last > before
 
 
-class _Collected:
-    """The frames of a chunk so far."""
+class _ChunkBuffer:
+    """Collect the frames of a chunk."""
 
     def __init__(self, name: str, chunk_frames: int) -> None:
         self.name, self.chunk_frames = name, chunk_frames
@@ -113,7 +114,7 @@ class _Collected:
 
     @property
     def full(self) -> bool:
-        """Whether the chunk has all its frames."""
+        """Return whether the chunk has all its frames."""
         return len(self.times) == self.chunk_frames
 
     def add(self, picture: np.ndarray, seconds: float) -> None:
@@ -122,7 +123,7 @@ class _Collected:
         self.times.append(round(seconds, 4))
 
     def frames(self, notices: tuple[str, ...] = ()) -> Frames:
-        """The chunk, which begins anew."""
+        """Return the collected frames, and start the next chunk."""
         if len({picture.shape for picture in self.pictures}) > 1:
             notices = (*notices, SIZES_CHANGE)
         pixels, times, now = stacked(self.pictures), tuple(self.times), time.perf_counter()
@@ -131,13 +132,13 @@ class _Collected:
         return Frames(pixels, times, self.name, decoded=len(times), notices=notices, seconds=seconds)
 
 
-class _Film:
-    """A file as frames with their times, one pass from some time on.
+class _TimedDecoder:
+    """Decode a file into frames with their times, in one pass from a start time on.
 
     Attributes:
-        seconds: when the last frame was shown, since the first of the file.
-        end: when it ends by its own clock, which need not begin at 0.
-        claimed: seconds that the header gives.
+        seconds: time of the last frame, since the first frame of the file.
+        end: time of the last frame by the clock of the file, which need not start at 0.
+        claimed: duration in seconds that the header states.
     """
 
     def __init__(self, name: str, place: Path | Member, stop: Callable[[], bool]) -> None:
@@ -146,51 +147,55 @@ class _Film:
         self._lacks_times = False
 
     def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
-        """Yield (seconds, frame) from a frame before `start` on, or the first; sought where the file has an index."""
+        """Yield (seconds, frame) from a frame before `start` or the first on; seek where the file has an index."""
         from av.format import Flags
 
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             self.claimed = header_seconds(container, stream)
-            # AVI holds no presentation times: FFmpeg counts packets, in their order in the file.
+            # AVI stores no presentation times: FFmpeg counts packets in file order, which B-frames make wrong.
             self._lacks_times = container.format.name == "avi" and stream.codec_context.has_b_frames
             frames = self._decoded(container, stream)
             first = next(frames, None)
             if first is None:
                 raise VideoError(self.name, "no frame of it can be decoded")
             base, origin = stream.time_base or Fraction(1), None if self._lacks_times else first.pts
-            # A container without an index lands anywhere, also where decoding cannot begin.
+            # Seeking without an index can land anywhere, also where decoding cannot start.
             if start <= 0 or origin is None or container.format.flags & Flags.ts_discont.value:
-                yield from self._timed(chain([first], frames), stream, origin)
+                yield from self._with_times(chain([first], frames), stream, origin)
                 return
             for lead in SEEK_LEADS:
                 container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
                 frames = self._decoded(container, stream)
-                hit = next(frames, None)
-                if hit is not None and hit.pts is not None and float((hit.pts - origin) * base) < start:
-                    yield from self._timed(chain([hit], frames), stream, origin)
+                sought = next(frames, None)
+                if (
+                    sought is not None
+                    and sought.pts is not None
+                    and float((sought.pts - origin) * base) < start
+                ):
+                    yield from self._with_times(chain([sought], frames), stream, origin)
                     return
-        yield from self.frames(0.0)  # seeking comes nowhere near
+        yield from self.frames(0.0)  # every seek landed after the start
 
     def notices(self) -> tuple[str, ...]:
-        """What is to be said of a file that was read to its end."""
+        """Return the notices of a file that was read to its end."""
         if max(self.seconds, self.end) >= LEAST_SHARE * self.claimed - 1:
             return ()
         return (f"its pictures end at {self.seconds:.1f} s, and its header gives {self.claimed:.1f} s",)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        return good_frames(unless_stopped(self.name, self._seen(container, stream), self.stop))
+        return good_frames(unless_stopped(self.name, self._packets(container, stream), self.stop))
 
-    def _seen(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        """Packets, noting whether one lacks its time: then those of the frames are guesses of the decoder's."""
+    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+        """Yield packets, and note whether one has no time: the decoder then only guesses the times of frames."""
         for packet in demuxed(container, stream):
             self._lacks_times = self._lacks_times or (packet.size > 0 and packet.pts is None)
             yield packet
 
-    def _timed(
+    def _with_times(
         self, frames: Iterator[VideoFrame], stream: VideoStream, origin: int | None
     ) -> Iterator[tuple[float, VideoFrame]]:
-        """Frames with seconds since `origin`; where times fall back or lack, they go on at the frame rate."""
+        """Yield (seconds since `origin`, frame); where times fall back or are missing, continue at the frame rate."""
         base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)
         last, shift = -math.inf, 0.0
         for i, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""FFmpeg's containers and decoders, opened so that no file can make them read another or run away."""
+"""Open FFmpeg containers and decoders safely: no file can make them read another file, hang or fill the memory."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 T = TypeVar("T")
-PASSING = (  # of a mount that is gone or slow
+PASSING = (  # errno of a network mount that is unreachable or slow
     *(errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV),
 )
 MAX_THREADS = 8  # each holds frames of its own
 STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
-# Containers without an index (MPEG) land off the wanted keyframe: search from that many seconds before it.
+# Seeking in containers without an index (MPEG) misses the keyframe: search from that many seconds before it.
 LEADS = (0, 5, 30)
-# Formats that name other files or addresses, and those that make pictures of text.
+# Formats that open other files or addresses, and formats that render text as pictures.
 PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
 TEXTS = "tty bin xbin adf idf"
 
 
 class Cancelled(Exception):
-    """A video was given up because nobody waits for it any more."""
+    """Decoding was cancelled because nobody waits for the video any more."""
 
 
 def unless_stopped(name: str, steps: Iterator[T], stop: Callable[[], bool]) -> Iterator[T]:
-    """The same steps; raises `Cancelled` at the first one at which `stop` says so."""
+    """Yield the steps, and raise `Cancelled` at the first one where `stop` returns true."""
     for step in steps:
         if stop():
             raise Cancelled(name)
@@ -51,7 +51,7 @@ def unless_stopped(name: str, steps: Iterator[T], stop: Callable[[], bool]) -> I
 
 @contextmanager
 def opened(name: str, place: Path | Member) -> Generator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream; FFmpeg's errors become a `VideoError`."""
+    """Open a file and yield its container and first video stream; raise FFmpeg's errors as `VideoError`."""
     import av
     from av.error import FFmpegError
 
@@ -79,27 +79,27 @@ def opened(name: str, place: Path | Member) -> Generator[tuple[InputContainer, V
 
 
 def _address(place: Path | Member) -> tuple[str, dict[str, str]]:
-    """FFmpeg's name of a file or of a window of one, and the options of its protocols."""
+    """Return the FFmpeg URL of a file or of an archive member, and the options of its protocols."""
     if not isinstance(place, Member):
         return f"file:{place}", {"protocol_whitelist": "file"}
-    # As options, and not in the name: there a comma or a colon of the path would count.
+    # As options, not in the URL, where a comma or a colon of the path would be parsed.
     window = {"start": str(place.offset), "end": str(place.offset + place.size)}
     return f"subfile:file:{place.archive}", {"protocol_whitelist": "subfile,file", **window}
 
 
 def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The packets of these streams or of all, then an empty one for each that drains its decoder."""
+    """Yield the packets of these streams (default: all), then an empty packet for each to drain its decoder."""
     try:
         yield from cast("Iterator[Packet[VideoStream]]", container.demux(*streams))
-    except IndexError:  # PyAV 18, at the end of a container that grew more streams midway
+    except IndexError:  # PyAV 18, at the end of a container in which streams appeared midway
         return
 
 
 def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
-    """Frames in order of presentation; broken packets and frames marked corrupt are left out.
+    """Yield frames in presentation order, without broken packets and frames marked corrupt.
 
     Raises:
-        FFmpegError: the file cannot be reached now; one that breaks off only ends.
+        FFmpegError: the file cannot be reached now. A truncated file raises nothing: its frames end early.
     """
     from av.error import FFmpegError
 
@@ -113,14 +113,14 @@ def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
 
 
 def is_passing(error: FFmpegError) -> bool:
-    """Whether an error is of the way to a file, and not of the file."""
+    """Return whether an error comes from reaching the file (a network mount, an interrupt), not from the file."""
     from av.error import ExitError
 
     return isinstance(error, ExitError) or error.errno in PASSING
 
 
 def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:
-    """The frames that a packet brings out of the decoder, none if it is broken."""
+    """Return the frames that the decoder outputs for a packet; none if the packet is broken."""
     from av.error import FFmpegError
 
     try:
@@ -132,7 +132,7 @@ def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:
 def packets_from(
     container: InputContainer, stream: VideoStream, keyframe: int
 ) -> Iterator[Packet[VideoStream]]:
-    """Packets from the keyframe of that presentation time on; none if seeking does not find it."""
+    """Return the packets from the keyframe with that presentation time on; none if seeking does not find it."""
     for lead in LEADS:
         container.seek(keyframe - _ticks(stream, lead), stream=stream, backward=True)
         packets = demuxed(container, stream)
@@ -145,7 +145,7 @@ def packets_from(
 
 
 def keyframe_packet(container: InputContainer, stream: VideoStream, pts: int) -> Packet[VideoStream] | None:
-    """The last keyframe at or before that presentation time; the first after it if there is none."""
+    """Return the last keyframe at or before a presentation time, or the first after it if there is none."""
     from av.format import Flags
 
     indexed = not container.format.flags & Flags.ts_discont.value
@@ -163,14 +163,14 @@ def keyframe_packet(container: InputContainer, stream: VideoStream, pts: int) ->
 
 
 def header_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Seconds that the header gives; 0 where it gives none."""
+    """Return the duration in seconds that the header states; 0 where it states none."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration else 0.0
 
 
 def frame_times(pts: Sequence[int | None], stream: VideoStream) -> list[float]:
-    """Seconds since the first frame; from the frame rate where presentation times lack or do not rise."""
+    """Return seconds since the first frame, from the frame rate where presentation times are missing or do not rise."""
     known = [p for p in pts if p is not None]
     if stream.time_base and len(known) == len(pts) and all(a < b for a, b in pairwise(known)):
         return [float((p - known[0]) * stream.time_base) for p in known]
@@ -184,7 +184,7 @@ def _ticks(stream: VideoStream, seconds: float) -> int:
 
 @cache
 def _metadata_options() -> dict[str, Any]:
-    """The arguments by which tags in another encoding than UTF-8 do no harm; PyAV 19 needs none."""
+    """Return the arguments that let PyAV before 19 open files whose tags are not UTF-8."""
     import av
 
     return {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -198,7 +198,7 @@ def _formats() -> str:
 
 
 def _video_stream(container: InputContainer) -> VideoStream | None:
-    """The first that is a film: the cover picture of a song is a video stream too."""
+    """Return the first video stream that is not a cover picture, which audio files carry as a video stream."""
     from av.stream import Disposition
 
     streams = (s for s in container.streams.video if s.codec_context)

@@ -1,8 +1,8 @@
-"""A video file in, the sampled frames out; every way a video can be broken ends here, in a `VideoError`.
+"""Decode the sampled frames of a video file; every way in which a file can be broken becomes a `VideoError`.
 
-A file is read twice: its packets are counted without decoding, which tells how many frames there are and so
-which ones to keep; then it is decoded, and only those are converted. Where the decoder disagrees with the
-count, its own count holds and the file is decoded once more.
+A file is read twice: first its packets are counted without decoding, which gives the number of frames and so the
+indices to sample; then it is decoded, and only the sampled frames are converted. Where the decoder outputs another
+number of frames, that number counts and the file is decoded once more.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Sampling = Literal["uniform", "keyframes"]
 Pick = Callable[[int], list[int]]
-VERSION = "1"  # of decoding, sampling and scaling here; a new one leaves kept embeddings unread
+VERSION = "1"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
 SAMPLINGS = ("uniform", "keyframes")
 MIN_DECODED = 0.5
-SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: it is as fast, and always exact
+SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: that is as fast, and always exact
 
 
 def decoding_version() -> str:
-    """What pixels depend on besides the file and the settings: this code, FFmpeg's libraries and torch's resizing."""
+    """Return the versions that pixels depend on: of this code, of FFmpeg's libraries, torch and Pillow."""
     import av
 
     libraries = ", ".join(
@@ -65,11 +65,11 @@ def decoding_version() -> str:
 
 @dataclass(frozen=True)
 class _Index:
-    """What the packets tell without being decoded.
+    """What a file's packets tell without decoding.
 
     Attributes:
-        packets: how many there are, from the first keyframe on.
-        claimed: how many the header promises, where the file breaks off; else 0.
+        packets: number of packets from the first keyframe on.
+        claimed: number of frames that the header states, where the file is truncated; else 0.
         pts: presentation times in order; empty unless every packet has its own.
         keyframes: presentation times of the keyframes.
         broken_off: whether the file ends within a packet.
@@ -96,24 +96,24 @@ def decode(
     part: Part | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Frames:
-    """The sampled frames of a video file, or of a folder of frame images; either may lie in a .tar archive.
+    """Return the sampled frames of a video file or a folder of frame images; either may lie in a .tar archive.
 
     Args:
         path: a file of any container and codec that FFmpeg reads, or a folder of images in the order of
             their numbers. In an archive it is addressed as if that were a folder: `videos.tar/run/a.avi`.
         frames: T, frames a clip.
         clips: clips a video.
-        sampling: "uniform" is exact; "keyframes" takes the keyframe at or before each wanted time, which
+        sampling: "uniform" is exact; "keyframes" takes the keyframe at or before each sampled time, which
             reads a long file in a fraction of the time and is approximate.
-        preprocess: scale frames as these weights want them; None keeps the full size.
+        preprocess: scale frames for these weights; None keeps the full size.
         min_decoded: share of the expected frames that must come out of the decoder, 0 to 1.
         pick: number of frames -> indices, instead of `test_indices`.
         part: (start, end) in seconds, to sample only frames from `start` up to and without `end`.
-        stop: asked at every packet whether to give up.
+        stop: called at every packet; true cancels.
 
     Raises:
         VideoError: the file is missing, unreadable, not a video, too little of it decodes, or it has no such part.
-        Cancelled: `stop` said so.
+        Cancelled: `stop` returned true.
         UsageError: a setting is out of range.
     """
     if sampling not in SAMPLINGS:
@@ -145,7 +145,7 @@ class _Picture(NamedTuple):
 
 
 class _Reader:
-    """One file and how its frames are wanted; opens the file anew for every pass."""
+    """Sample the frames of one file, which is opened again for every pass."""
 
     def __init__(
         self,
@@ -164,71 +164,71 @@ class _Reader:
         self.convert = Converter(name, preprocess)
 
     def uniform(self, pick: Pick) -> Frames:
-        """Exact sampling: by seeking where frames are wanted sparsely from a long file, else in sequence."""
+        """Sample exactly: by seeking where a long file is sampled sparsely, else by decoding in sequence."""
         index = self._read_index()
-        wanted = self._wanted(pick, index.times if self.part else [math.nan] * index.packets)
-        found: dict[int, _Picture] = {}
+        indices = self._sampled_indices(pick, index.times if self.part else [math.nan] * index.packets)
+        pictures: dict[int, _Picture] = {}
         decoded = index.packets
-        if _is_sparse(index, wanted):
-            found = self._seek(index, wanted)
-        if not found:
-            found, times = self._in_sequence(wanted)
-            if times and (truly := self._wanted(pick, times)) != wanted:
-                wanted = truly
-                if not all(i in found for i in wanted):
-                    found, times = self._in_sequence(wanted)
+        if _is_sparse(index, indices):
+            pictures = self._seek(index, indices)
+        if not pictures:
+            pictures, times = self._in_sequence(indices)
+            if times and (corrected := self._sampled_indices(pick, times)) != indices:
+                indices = corrected
+                if not all(i in pictures for i in indices):
+                    pictures, times = self._in_sequence(indices)
             decoded = len(times)
-        notices = self._judge(decoded if found else 0, index)
-        return self._frames([found[_nearest(i, found)] for i in wanted], decoded, notices)
+        notices = self._check_decoded(decoded if pictures else 0, index)
+        return self._frames([pictures[_nearest(i, pictures)] for i in indices], decoded, notices)
 
-    def _wanted(self, pick: Pick, times: list[float]) -> list[int]:
-        """The indices to sample of a file whose frames have these times."""
+    def _sampled_indices(self, pick: Pick, times: list[float]) -> list[int]:
+        """Return the indices to sample from a file whose frames have these times."""
         if self.part is None:
             return pick(max(1, len(times)))
         inside = indices_within(self.name, times, self.part)
         return [inside[i] for i in pick(len(inside))]
 
     def keyframes(self, frames: int, clips: int) -> Frames:
-        """Approximate sampling: one keyframe for each wanted time, the rest of the file left unread."""
-        wanted = test_indices(1_000_000, frames, clips)
+        """Sample approximately: read one keyframe for each sampled time, and nothing else of the file."""
+        ticks = test_indices(1_000_000, frames, clips)
         with opened(self.name, self.place) as (container, stream):
-            start, end = self._clamped(header_seconds(container, stream))
+            start, end = self._time_range(header_seconds(container, stream))
             pictures = [
                 self._keyframe_at(container, stream, start + t * (end - start) / 1e6)
-                for t in self._unless_stopped(iter(wanted))
+                for t in self._unless_stopped(iter(ticks))
             ]
-        found = {i: picture for i, picture in enumerate(pictures) if picture is not None}
-        seen = {i: p for i, p in found.items() if self.part is None or is_within(p.seconds, self.part)}
-        distinct = len({picture.seconds for picture in seen.values()})
+        decoded = {i: picture for i, picture in enumerate(pictures) if picture is not None}
+        usable = {i: p for i, p in decoded.items() if self.part is None or is_within(p.seconds, self.part)}
+        distinct = len({picture.seconds for picture in usable.values()})
         if distinct < min(2, len(pictures)):
             sampled = self.uniform(partial(test_indices, frames=frames, clips=clips))
             where = "no two keyframes" if self.part is None else "no two keyframes of the part"
             notice = f"{where} could be sought, so it was sampled uniformly"
             return replace(sampled, notices=(*sampled.notices, notice))
-        if len(found) < self.min_decoded * len(pictures):
-            raise VideoError(self.name, f"only {len(found)} of {len(pictures)} keyframes looked for decode")
+        if len(decoded) < self.min_decoded * len(pictures):
+            raise VideoError(self.name, f"only {len(decoded)} of {len(pictures)} keyframes looked for decode")
         notices = (
-            () if len(found) == len(pictures) else (f"{len(found)} of {len(pictures)} keyframes decode",)
+            () if len(decoded) == len(pictures) else (f"{len(decoded)} of {len(pictures)} keyframes decode",)
         )
         if distinct <= len(pictures) // 2:
             notices = (*notices, f"only {distinct} different keyframes for {len(pictures)} frames")
-        return self._frames([seen[_nearest(i, seen)] for i in range(len(pictures))], distinct, notices)
+        return self._frames([usable[_nearest(i, usable)] for i in range(len(pictures))], distinct, notices)
 
-    def _clamped(self, length: float) -> tuple[float, float]:
-        """The seconds to sample of a file that is so long."""
+    def _time_range(self, length: float) -> tuple[float, float]:
+        """Return the (start, end) in seconds to sample from a file of that length."""
         start, end = self.part or (0.0, None)
         if start >= length > 0:
             raise VideoError(self.name, nothing_within((start, end), length))
         return start, min(length, math.inf if end is None else end)
 
     def _keyframe_at(self, container: InputContainer, stream: VideoStream, seconds: float) -> _Picture | None:
-        """The keyframe at or before that time; None if there is none or it does not decode."""
+        """Return the keyframe at or before that time; None if there is none or it does not decode."""
         from av.error import FFmpegError
 
         start, base = stream.start_time or 0, stream.time_base or Fraction(1)
         try:
             packet = keyframe_packet(container, stream, start + int(seconds / base))
-            # Drained at once: with B-frames the decoder would wait for keyframes to come.
+            # Drained at once: with B-frames the decoder would wait for more packets.
             frames = [*decode_packet(packet), *stream.codec_context.decode(None)] if packet else []
         except (FFmpegError, OverflowError):
             return None
@@ -260,7 +260,7 @@ class _Reader:
                     raise
                 broken_off = True
             broken_off = broken_off or _ends_early(container, ends)
-            claimed = _claimed(container, stream) if broken_off else 0
+            claimed = _header_frames(container, stream) if broken_off else 0
             first = min(keyframes, default=-math.inf)
             known = sorted({p for p in pts if p is not None})
             complete = len(known) == len(pts)
@@ -268,44 +268,44 @@ class _Reader:
             times = frame_times(shown or [None] * len(pts), stream) if self.part else []
         return _Index(len(shown) or len(pts), claimed, shown, sorted(keyframes), broken_off, times)
 
-    def _in_sequence(self, wanted: list[int]) -> tuple[dict[int, _Picture], list[float]]:
-        """Decode from first to last frame; the wanted ones by index, and the times of all."""
-        keep = set(wanted)
-        kept: dict[int, np.ndarray] = {}
+    def _in_sequence(self, indices: list[int]) -> tuple[dict[int, _Picture], list[float]]:
+        """Decode all frames in order; return the sampled ones by index, and the times of all."""
+        sampled = set(indices)
+        converted: dict[int, np.ndarray] = {}
         pts: list[int | None] = []
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             for i, frame in enumerate(good_frames(self._unless_stopped(demuxed(container, stream)))):
                 pts.append(frame.pts)
-                if i in keep:
-                    kept[i] = self.convert(frame)
+                if i in sampled:
+                    converted[i] = self.convert(frame)
             times = frame_times(pts, stream)
-        return {i: _Picture(pixels, times[i]) for i, pixels in kept.items()}, times
+        return {i: _Picture(pixels, times[i]) for i, pixels in converted.items()}, times
 
-    def _seek(self, index: _Index, wanted: list[int]) -> dict[int, _Picture]:
-        """The wanted frames by seeking to the keyframe before each; empty if one is not in its place."""
-        found: dict[int, _Picture] = {}
+    def _seek(self, index: _Index, indices: list[int]) -> dict[int, _Picture]:
+        """Return the sampled frames by seeking to the keyframe before each; empty if a seek misses its frame."""
+        pictures: dict[int, _Picture] = {}
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             times = frame_times(index.pts, stream)
             position, frames = -1, iter(())
-            for i in sorted(set(wanted)):
+            for i in sorted(set(indices)):
                 keyframe = index.keyframes[bisect_right(index.keyframes, index.pts[i]) - 1]
                 first = bisect_left(index.pts, keyframe)
                 if first > position:
-                    frames = enumerate(_shown_from(container, stream, keyframe), start=first)
-                hit = next((frame for j, frame in self._unless_stopped(frames) if j == i), None)
-                if hit is None or hit.pts != index.pts[i]:
+                    frames = enumerate(_frames_from(container, stream, keyframe), start=first)
+                sought = next((frame for j, frame in self._unless_stopped(frames) if j == i), None)
+                if sought is None or sought.pts != index.pts[i]:
                     return {}
                 position = i
-                found[i] = _Picture(self.convert(hit), times[i])
-        return found
+                pictures[i] = _Picture(self.convert(sought), times[i])
+        return pictures
 
     def _unless_stopped(self, steps: Iterator[T]) -> Iterator[T]:
         return unless_stopped(self.name, steps, self.stop)
 
-    def _judge(self, decoded: int, index: _Index) -> tuple[str, ...]:
-        """Refuse a file of which too little decodes, and say so where a part is missing."""
+    def _check_decoded(self, decoded: int, index: _Index) -> tuple[str, ...]:
+        """Refuse a file of which too few frames decode, and return a notice where some are missing."""
         if decoded == 0:
             raise VideoError(self.name, "no frame of it can be decoded")
         expected = max(index.packets, index.claimed, decoded)
@@ -331,32 +331,32 @@ class _Reader:
         )
 
 
-def _is_sparse(index: _Index, wanted: list[int]) -> bool:
-    """Whether seeking pays: a long file whose wanted frames lie further apart than its keyframes."""
-    return len(index.pts) >= SEEK_FROM and len(index.keyframes) > max(1, len(set(wanted)))
+def _is_sparse(index: _Index, indices: list[int]) -> bool:
+    """Return whether seeking pays: the file is long and has more keyframes than sampled frames."""
+    return len(index.pts) >= SEEK_FROM and len(index.keyframes) > max(1, len(set(indices)))
 
 
-def _nearest(i: int, found: dict[int, _Picture]) -> int:
-    return i if i in found else min(found, key=lambda j: abs(j - i))
+def _nearest(i: int, pictures: dict[int, _Picture]) -> int:
+    return i if i in pictures else min(pictures, key=lambda j: abs(j - i))
 
 
 def _ends_early(container: InputContainer, ends: dict[int, int]) -> bool:
-    """Whether the last sound and picture come well before the end that the header tells.
+    """Return whether the last audio and video packets come well before the end that the header states.
 
-    Only for Matroska: there FFmpeg takes a file that breaks off for one that ends, elsewhere it complains.
+    Only for Matroska, where FFmpeg does not report a truncated file; in other containers it raises an error.
     """
     seconds = max((end * (container.streams[i].time_base or 0) for i, end in ends.items()), default=0)
     return "matroska" in container.format.name and seconds < 0.95 * (container.duration or 0) / 1e6
 
 
-def _claimed(container: InputContainer, stream: VideoStream) -> int:
-    """The number of frames that the header tells; Matroska tells only how long the film is."""
+def _header_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Return the number of frames that the header states; Matroska states only the duration."""
     if stream.frames or "matroska" not in container.format.name:
         return stream.frames
     return round(header_seconds(container, stream) * float(stream.average_rate or 0))
 
 
-def _shown_from(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
-    """Frames from a keyframe on, without those that are decoded after it and shown before it."""
+def _frames_from(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
+    """Return frames from a keyframe on, without those that are decoded after it but shown before it."""
     frames = good_frames(packets_from(container, stream, keyframe))
     return (frame for frame in frames if frame.pts is None or frame.pts >= keyframe)

@@ -1,4 +1,4 @@
-"""Which videos a user means by a list of files, folders and archives."""
+"""Find the videos in a list of files, folders and archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ost.video.folder import frame_images
 
 
 class Videos(NamedTuple):
-    """What lies in some places.
+    """The videos found in files, folders and archives.
 
     Attributes:
         paths: the videos.
@@ -26,74 +26,74 @@ class Videos(NamedTuple):
 
 
 def find_videos(places: Iterable[str | Path]) -> list[str]:
-    """Files as named; for a folder every video below it, or the folder itself if it holds frame images.
+    """Return files as named, and for a folder every video below it, or the folder itself if it holds frame images.
 
-    A .tar archive is searched as if it were a folder, and so are those below a folder. Folders that may not be
-    read and archives that are broken are given as they are, after what can be read of each place, so that
-    decoding names them among the failures. A file named by the user is taken whatever its ending; in a folder
-    the ending decides. Order is that of `places`, then of names; a video named twice is taken once.
+    A .tar archive is searched like a folder, and so are archives below a folder. Unreadable folders and broken
+    archives are listed after the readable videos of each place, so that decoding reports them among the failures.
+    A file named by the user is taken whatever its ending; in a folder the ending decides. Videos come in the order
+    of `places`, then of names; a video named twice is taken once.
 
     Raises:
         UsageError: a folder or an archive holds neither videos nor frame images.
     """
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for place in places:
-        below = search([place])
-        found |= dict.fromkeys((*below.paths, *below.unread))
-    return list(found)
+        videos = search([place])
+        paths |= dict.fromkeys((*videos.paths, *videos.unread))
+    return list(paths)
 
 
 def search(places: Iterable[str | Path]) -> Videos:
-    """As `find_videos`, with what cannot be read apart.
+    """Find videos like `find_videos`, and list unreadable folders and archives separately.
 
     Raises:
         UsageError: a folder or an archive holds neither videos nor frame images.
     """
-    found, unread = dict[str, None](), dict[str, None]()
+    paths, unread = dict[str, None](), dict[str, None]()
     for place in places:
         path = Path(place)
         if is_archive(path):
-            below = _in_archive(path)
+            videos = _in_archive(path)
         elif os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, no error where looking is forbidden
-            below = _below(path)
+            videos = _in_folder(path)
         else:
-            below = Videos([str(place)], [])
-        if not below.paths and not below.unread:
+            videos = Videos([str(place)], [])
+        if not videos.paths and not videos.unread:
             what = "archive" if is_archive(path) else "folder"
             raise UsageError(f"{place}: the {what} holds neither videos nor frame images")
-        found |= dict.fromkeys(below.paths)
-        unread |= dict.fromkeys(below.unread)
-    return Videos(list(found), list(unread))
+        paths |= dict.fromkeys(videos.paths)
+        unread |= dict.fromkeys(videos.unread)
+    return Videos(list(paths), list(unread))
 
 
-def _below(folder: Path) -> Videos:
-    found = Videos([], [])
+def _in_folder(folder: Path) -> Videos:
+    result = Videos([], [])
     for place, folders, files in os.walk(
-        folder, onerror=lambda error: found.unread.append(str(error.filename))
+        folder, onerror=lambda error: result.unread.append(str(error.filename))
     ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         shown = sorted(name for name in files if not name.startswith("."))
-        videos = [name for name in shown if _ends(name, VIDEO_ENDINGS)]
+        videos = [name for name in shown if _has_ending(name, VIDEO_ENDINGS)]
         if not videos and frame_images(Path(place)):
-            found.paths.append(place)
-        found.paths.extend(str(Path(place, name)) for name in videos)
+            result.paths.append(place)
+        result.paths.extend(str(Path(place, name)) for name in videos)
         for archive in (Path(place, name) for name in shown):
             if is_archive(archive):
-                inside = _in_archive(archive)
-                found.paths.extend(inside.paths)
-                found.unread.extend(inside.unread)
-    return found
+                archived = _in_archive(archive)
+                result.paths.extend(archived.paths)
+                result.unread.extend(archived.unread)
+    return result
 
 
 def _in_archive(archive: Path) -> Videos:
-    index, found = members(archive), list[str]()
+    index, paths = members(archive), list[str]()
     for folder, names in index.folders.items():
-        videos = [name for name in names if _ends(name, VIDEO_ENDINGS)]
-        if not videos and any(_ends(name, IMAGE_ENDINGS) for name in names):
-            found.append(str(archive / folder))
-        found += [str(archive / folder / name) for name in videos]
-    return Videos(found, [str(archive)] if index.broken else [])
+        videos = [name for name in names if _has_ending(name, VIDEO_ENDINGS)]
+        if not videos and any(_has_ending(name, IMAGE_ENDINGS) for name in names):
+            paths.append(str(archive / folder))
+        paths += [str(archive / folder / name) for name in videos]
+    return Videos(paths, [str(archive)] if index.broken else [])
 
 
-def _ends(name: str, endings: frozenset[str]) -> bool:
+def _has_ending(name: str, endings: frozenset[str]) -> bool:
     return Path(name).suffix.lower() in endings

@@ -1,4 +1,4 @@
-"""A folder of frame images, in the order of their numbers, read like a video."""
+"""Read a folder of frame images like a video, in the order of their numbers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ost.video.picture import check_size, scaled_rgb
 
 
 def frame_images(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted so that frame_10 follows frame_9."""
+    """Return the images directly in a folder, sorted so that frame_10 follows frame_9."""
     inside = member_folder(folder)
     files = folder.iterdir() if inside is None else (folder / name for name in inside)
     images = (p for p in files if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
-    return sorted(images, key=_natural)
+    return sorted(images, key=_natural_key)
 
 
-def _natural(path: Path) -> tuple[list[str | int], str]:
+def _natural_key(path: Path) -> tuple[list[str | int], str]:
     parts = re.split(r"(\d+)", path.name)  # text and digits in turn
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
@@ -33,7 +33,7 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 def read_folder(
     folder: Path, pick: Callable[[int], list[int]], preprocess: Preprocess | None, min_decoded: float
 ) -> Frames:
-    """Frames of a folder of images; images that cannot be read are left out and counted.
+    """Return sampled frames of a folder of images; unreadable images are left out and counted.
 
     Raises:
         VideoError: there are no images, or too few can be read.
@@ -47,9 +47,9 @@ def read_folder(
     if not images:
         what = "archive itself" if archive and not archive[1] else "folder"
         raise VideoError(folder, trouble or f"the {what} holds no frame images")
-    left, pictures = list(images), dict[Path, np.ndarray]()
-    while left:
-        chosen = [left[i] for i in pick(len(left))]
+    readable, pictures = list(images), dict[Path, np.ndarray]()
+    while readable:
+        chosen = [readable[i] for i in pick(len(readable))]
         broken: set[Path] = set()
         for path in dict.fromkeys(chosen):
             if path not in pictures:
@@ -60,19 +60,23 @@ def read_folder(
                     pictures[path] = picture
         if not broken:
             break
-        left = [path for path in left if path not in broken]
-    if len(left) < max(1, min_decoded * len(images)):
-        raise VideoError(folder, f"only {len(left)} of {len(images)} frame images can be read")
-    notices = () if len(left) == len(images) else (f"{len(left)} of {len(images)} frame images can be read",)
+        readable = [path for path in readable if path not in broken]
+    if len(readable) < max(1, min_decoded * len(images)):
+        raise VideoError(folder, f"only {len(readable)} of {len(images)} frame images can be read")
+    notices = (
+        ()
+        if len(readable) == len(images)
+        else (f"{len(readable)} of {len(images)} frame images can be read",)
+    )
     notices = (*notices, f"of its archive: {trouble}") if trouble else notices
-    stack = [pictures[left[i]] for i in pick(len(left))]
+    stack = [pictures[readable[i]] for i in pick(len(readable))]
     if len({picture.shape for picture in stack}) > 1:
         raise VideoError(folder, "its frame images differ in size")
     return Frames(
         pixels=np.stack(stack),
         times=(math.nan,) * len(stack),
         path=str(folder),
-        decoded=len(left),
+        decoded=len(readable),
         notices=notices,
     )
 

@@ -1,4 +1,4 @@
-"""Frames of a live source, pushed by one thread and taken in chunks by the reader of another."""
+"""Buffer the frames of a live source: one thread pushes, and the reader takes chunks in another."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ost.video.picture import SIZES_CHANGE, check_size, scaled_rgb, stacked
 
 Drop = Literal["oldest", "newest", "none"]
 DROPS = ("oldest", "newest", "none")
-WAIT = 0.1  # seconds between two looks at whether to give up
+WAIT = 0.1  # seconds between two checks of whether to stop
 
 
 class LiveFrames:
-    """A live source as an input of the reader: what was pushed and not taken yet is kept up to `capacity`.
+    """A live source as an input of the reader: it buffers up to `capacity` frames that were pushed and not yet taken.
 
     One thread pushes.
 
     Args:
-        name: what results are named by.
-        capacity: frames that wait at most; once it is read, none beyond the reader's frame rate.
-        drop: which frame goes when there is no room: the "oldest" (the answer stays close to now), the "newest", or
+        name: the path of its results.
+        capacity: most frames in the buffer; once reading has begun, only frames of the reader's rate are buffered.
+        drop: which frame is dropped when the buffer is full: the "oldest" (answers stay close to now), the "newest", or
             "none", where `push` waits.
     """
 
@@ -49,7 +49,7 @@ class LiveFrames:
         self._fell_back = False
 
     def push(self, pixels: np.ndarray, seconds: float | None = None) -> bool:
-        """Offer a frame; whether it was kept. Frames beyond the reader's rate are not.
+        """Offer a frame, and return whether it was kept. Frames beyond the reader's rate are not kept.
 
         Args:
             pixels: uint8 [H, W, 3], upright RGB; not to be changed afterwards.
@@ -80,7 +80,7 @@ class LiveFrames:
             return True
 
     def _is_due(self, seconds: float) -> bool:
-        """Whether the reader's rate wants a frame of that time; a clock that falls back begins again."""
+        """Return whether a frame at that time is due at the reader's rate; restart when the clock falls back."""
         if seconds < self._last:
             self._fell_back = True
             self._instants = self._instants and Instants(self._instants.fps)
@@ -88,7 +88,7 @@ class LiveFrames:
         return self._instants is None or self._instants.reached(seconds)
 
     def close(self) -> None:
-        """End the source: what waits is still read."""
+        """End the source; buffered frames are still read."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -96,14 +96,14 @@ class LiveFrames:
     def chunks(
         self, fps: float, chunk_frames: int, preprocess: Preprocess | None, stop: Callable[[], bool]
     ) -> Iterator[Chunk]:
-        """Yield what waits, at once and at most `chunk_frames` of it; an empty chunk never comes.
+        """Yield the buffered frames as soon as there are any, at most `chunk_frames` a chunk; no chunk is empty.
 
-        Where the towers are slower than the source, chunks grow, and then frames are dropped.
+        Where the towers are slower than the source, chunks grow to their limit, and then frames are dropped.
         """
-        with self._change:  # what was pushed before the rate was known
+        with self._change:  # thin out frames that were pushed before the rate was known
             self._instants = Instants(fps)
-            self._waiting = deque(one for one in self._waiting if self._instants.reached(one[1]))
-        told = 0
+            self._waiting = deque(item for item in self._waiting if self._instants.reached(item[1]))
+        dropped_before = 0
         try:
             while True:
                 with self._change:
@@ -112,7 +112,7 @@ class LiveFrames:
                     if stop() or not self._waiting:
                         return
                     taken = [self._waiting.popleft() for _ in range(min(chunk_frames, len(self._waiting)))]
-                    dropped, told = self.dropped - told, self.dropped
+                    dropped, dropped_before = self.dropped - dropped_before, self.dropped
                     fell_back, self._fell_back = self._fell_back, False
                     self._change.notify_all()
                 notices = (f"{dropped} frames were dropped, as the towers were busy",) if dropped else ()

@@ -1,4 +1,4 @@
-"""One decoded picture -> upright 8-bit RGB, scaled on the way where that does not change it."""
+"""Convert decoded pictures to upright 8-bit RGB, with swscale doing the scaling where the pixels stay the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ost.types import Preprocess
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-MAX_PIXELS = 40_000_000  # 8K is 33 million; what claims more is broken or an attack
+MAX_PIXELS = 40_000_000  # 8K is 33 million; a file that claims more is broken or an attack
 SIZES_CHANGE = "the picture changes its size; all frames are stretched to the first one's"
 MAX_ASPECT = 30  # long side to short side
 # swscale always widens its filter when it shrinks. Without antialiasing the two agree within 2/255 on average
@@ -22,7 +22,7 @@ SWSCALE_MIN_SCALE = 0.9
 
 
 def scales_alike(preprocess: Preprocess, width: int, height: int) -> bool:
-    """Whether swscale gives the pixels that full-size conversion and resizing would give."""
+    """Return whether swscale gives the same pixels as full-size conversion followed by resizing."""
     if preprocess.antialias:
         return True
     new_width, new_height = preprocess.resized(width, height)
@@ -30,7 +30,7 @@ def scales_alike(preprocess: Preprocess, width: int, height: int) -> bool:
 
 
 def check_size(name: object, width: int, height: int) -> None:
-    """Refuse what would fill the memory before anyone saw it, as it is or scaled to a fixed short side.
+    """Refuse a picture that would fill the memory, at full size or scaled to a fixed short side.
 
     Raises:
         VideoError: a picture claims an absurd size.
@@ -41,7 +41,7 @@ def check_size(name: object, width: int, height: int) -> None:
 
 
 class Converter:
-    """Decoded frames -> upright pictures, all of one file with one swscale context."""
+    """Convert decoded frames of one file to upright pictures, with one swscale context."""
 
     def __init__(self, name: str, preprocess: Preprocess | None) -> None:
         from av.video.reformatter import VideoReformatter
@@ -51,7 +51,7 @@ class Converter:
         self.scale = VideoReformatter().reformat
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 [H, W, 3], scaled as `preprocess` says; alpha is dropped, as players do.
+        """Return uint8 [H, W, 3], scaled as `preprocess` says; alpha is dropped, as players do.
 
         Raises:
             VideoError: the frame claims an absurd size.
@@ -71,7 +71,7 @@ class Converter:
 
 
 def upright(picture: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """[H, W, 3] as the frame's display matrix (ISO 14496-12, 8.3.2) shows it: in quarter turns and mirrored.
+    """Return [H, W, 3] as the frame's display matrix (ISO 14496-12, 8.3.2) shows it: in quarter turns and mirrored.
 
     The matrix (a b u, c d v, x y w) sends a pixel (p, q) to (a p + c q + x, b p + d q + y).
     """
@@ -84,7 +84,7 @@ def upright(picture: np.ndarray, frame: VideoFrame) -> np.ndarray:
 def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV 18 knows no EXIF, which photos have, and then lists nothing
+    except ValueError:  # PyAV 18 does not know the EXIF side data of photos, and then lists none at all
         matrix = None
     if matrix is not None:
         a, b, _, c, d, *_ = np.frombuffer(memoryview(matrix), np.int32).tolist()
@@ -94,7 +94,7 @@ def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
 
 
 def stacked(pictures: list[np.ndarray]) -> np.ndarray:
-    """uint8 [T, H, W, 3]; pictures of another size are stretched to the first one's."""
+    """Stack pictures to uint8 [T, H, W, 3], stretching pictures of another size to that of the first."""
     from av import VideoFrame
 
     height, width = pictures[0].shape[:2]
@@ -109,7 +109,7 @@ def stacked(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def scaled_rgb(picture: np.ndarray, preprocess: Preprocess | None) -> np.ndarray:
-    """uint8 [H, W, 3] resized as `preprocess` says, not cropped."""
+    """Return uint8 [H, W, 3] resized as `preprocess` says, not cropped."""
     if preprocess is None:
         return picture
     import torch

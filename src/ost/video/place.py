@@ -1,4 +1,4 @@
-"""Where a video lies: a file, a folder of frame images, or a member of an archive; refused where it cannot be read."""
+"""Locate a video: a file, a folder of frame images, or an archive member. Refuse what cannot be read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ost.errors import VideoError
 
 
 def located(path: str | Path) -> Path | Member:
-    """The file or archive member of a video, or its folder of frame images.
+    """Return the file, archive member or folder of frame images that holds a video.
 
     Raises:
-        VideoError: it is missing, empty, not to be read, or neither file nor folder.
+        VideoError: it is missing, empty, unreadable, or neither file nor folder.
     """
     name, place = str(path), Path(path)
     member = find_member(place)
@@ -26,7 +26,7 @@ def located(path: str | Path) -> Path | Member:
 
 
 def is_folder(place: Path | Member) -> bool:
-    """Whether what was located is a folder of frame images."""
+    """Return whether a located video is a folder of frame images."""
     return isinstance(place, Path) and (place.is_dir() or member_folder(place) is not None)
 
 
@@ -35,19 +35,19 @@ def _check_readable(name: str, place: Path) -> None:
         mode = place.stat().st_mode
         if stat.S_ISDIR(mode):
             return
-        if not stat.S_ISREG(mode):  # a pipe would let us wait for ever
+        if not stat.S_ISREG(mode):  # reading from a pipe could block forever
             raise VideoError(name, "it is neither a file nor a folder")
         with place.open("rb") as file:
             if not file.read(1):
                 raise VideoError(name, "the file is empty")
     except (FileNotFoundError, NotADirectoryError) as error:
-        if found := within(place):
+        if archive := within(place):
             if member_folder(place) is not None:
                 return
-            broken = members(found[0]).broken
+            fault = members(archive[0]).broken
             cause = "there is no such file in the archive"
             raise VideoError(
-                name, f"{cause}, of which not all can be read: {broken}" if broken else cause
+                name, f"{cause}, of which not all can be read: {fault}" if fault else cause
             ) from error
         raise VideoError(name, "there is no such file") from error
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at, and in how many crops: index arithmetic, pure."""
+"""Sample frame indices and check crops: pure index arithmetic."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 CROPS = (1, 3, 5, 10)
-Part = tuple[float, float | None]  # from the first up to and without the second, in seconds; None is the end
-ROUNDING = 1e-6  # seconds by which a time may lie before the instant that it means
+Part = tuple[float, float | None]  # [start, end) in seconds; None is the end of the video
+ROUNDING = 1e-6  # tolerance in seconds: a time may lie this much before the instant it stands for
 
 
 def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
-    """Deterministic indices for recognition and evaluation, clip by clip.
+    """Return deterministic indices for recognition and evaluation, clip by clip.
 
     Clip k of C takes floor(i * a + a * (2k + 1) / 2C) with a = n / frames; for one clip this is
     floor(i * a + a / 2), the middle of each of `frames` equal segments (TSN, ECCV 2016). A video with
-    fewer frames than asked for repeats some.
+    fewer than `frames` frames repeats some.
 
     Args:
         n: number of frames of the video, at least 1.
@@ -40,9 +40,9 @@ def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
 
 
 def train_indices(n: int, frames: int, rng: np.random.Generator) -> list[int]:
-    """Random indices for training, one from each of `frames` segments of a = n // frames frames.
+    """Return random indices for training, one from each of `frames` segments of a = n // frames frames.
 
-    With a = 0 (n < frames) the indices are round(i * n / frames), without chance.
+    With a = 0 (n < frames) the indices are round(i * n / frames), without randomness.
     """
     _check(n, frames, 1)
     a = n // frames
@@ -52,14 +52,14 @@ def train_indices(n: int, frames: int, rng: np.random.Generator) -> list[int]:
 
 
 def check_part(name: str, part: Part) -> None:
-    """Raise VideoError unless a part of a video begins at 0 or later, and before it ends."""
+    """Raise VideoError unless a part of a video starts at 0 or later and ends after its start."""
     start, end = part
     if not (0 <= start < (math.inf if end is None else end)):
         raise VideoError(name, f"a part from {start:g} to {_end(end)} seconds is not one")
 
 
 def indices_within(name: str, times: Sequence[float], part: Part) -> list[int]:
-    """The frames of a part, as indices of all frames' times.
+    """Return the indices of the frames whose times lie in a part.
 
     Raises:
         VideoError: there are none, or the frames have no times.
@@ -73,15 +73,15 @@ def indices_within(name: str, times: Sequence[float], part: Part) -> list[int]:
 
 
 def is_within(seconds: float, part: Part) -> bool:
-    """Whether a frame of that time belongs to a part."""
+    """Return whether a frame at that time belongs to a part."""
     start, end = part
     return start - ROUNDING <= seconds < (math.inf if end is None else end - ROUNDING)
 
 
 def nothing_within(part: Part, last: float) -> str:
-    """The sentence of a part without frames, of a video whose last frame is at `last` seconds."""
-    more = f"; its last is at {last:g}" if last < part[0] else ""
-    return f"it has no frame from {part[0]:g} to {_end(part[1])} seconds{more}"
+    """Return the error message for a part without frames, in a video whose last frame is at `last` seconds."""
+    hint = f"; its last is at {last:g}" if last < part[0] else ""
+    return f"it has no frame from {part[0]:g} to {_end(part[1])} seconds{hint}"
 
 
 def _end(end: float | None) -> str:
@@ -89,15 +89,15 @@ def _end(end: float | None) -> str:
 
 
 def _check(n: int, frames: int, clips: int) -> None:
-    for what, value in (("a video", n), ("a clip", frames)):
+    for unit, value in (("a video", n), ("a clip", frames)):
         if value < 1:
-            raise UsageError(f"{what} needs at least 1 frame, got {value}")
+            raise UsageError(f"{unit} needs at least 1 frame, got {value}")
     if clips < 1:
         raise UsageError(f"a video needs at least 1 clip, got {clips}")
 
 
 def check_crops(crops: int) -> None:
-    """Raise UsageError unless views can have that many crops."""
+    """Raise UsageError unless that number of crops is supported."""
     if crops not in CROPS:
         *others, last = map(str, CROPS)
         raise UsageError(f"views can have {', '.join(others)} or {last} crops, not {crops}")

@@ -1,4 +1,4 @@
-"""Small pictures of sampled frames, as pages show them."""
+"""Make the thumbnails of sampled frames for the pages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ost.types import Frames, Thumbnails
 if TYPE_CHECKING:
     import numpy as np
 
-SHORT_SIDE, LONG_SIDE, QUALITY = 160, 640, 75  # in pixels, and of JPEG
+SHORT_SIDE, LONG_SIDE, QUALITY = 160, 640, 75  # pixels, pixels, JPEG quality
 
 
 def thumbnails(frames: Frames) -> Thumbnails:
-    """The frames of the middle clip, shrunk and never enlarged."""
+    """Return the frames of the middle clip as small JPEGs; frames are never enlarged."""
     length = len(frames.pixels) // frames.clips
     start = frames.clips // 2 * length
     height, width = frames.pixels.shape[1:3]

@@ -1,4 +1,4 @@
-"""Pixels: resize, crop and normalise sampled frames into what an image tower takes."""
+"""Resize, crop and normalise sampled frames into the input of an image tower."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from ost.types import Frames, Preprocess
 from ost.video.sample import check_crops
 
 
-class _Place(NamedTuple):
-    """Where a crop lies: shares of the room that it leaves, `down` from the top and `right` from the left."""
+class _Position(NamedTuple):
+    """The position of a crop: shares of the margin, `down` from the top and `right` from the left."""
 
     down: float
     right: float
     mirrored: bool = False
 
 
-_CENTRE = _Place(0.5, 0.5)
-_CORNERS = tuple(_Place(down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
+_CENTRE = _Position(0.5, 0.5)
+_CORNERS = tuple(_Position(down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
 
 
 def transform(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
-    """Tower input, fp32 [V, T, 3, size, size]: the pixels of `view_pixels`, normalised."""
+    """Return tower input, fp32 [V, T, 3, size, size]: the pixels of `view_pixels`, normalised."""
     return preprocess.normalised(view_pixels(frames, preprocess, crops))
 
 
 def view_pixels(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tensor:
-    """The pixels of every view, one per clip and crop.
+    """Return the pixels of every view, one per clip and crop.
 
     One crop is the centre of the frame after `preprocess.resize`; three are spread along the long side of
     a frame whose short side was resized to `preprocess.size`. Five are the corners and the centre of the frame
     resized as for one crop, and ten are those and then the five of the mirrored frame, in the order of torchvision's
-    `five_crop` and `ten_crop`; where that resize leaves no room along the short side, corners coincide in pairs.
+    `five_crop` and `ten_crop`; where that resize leaves no margin along the short side, corners coincide in pairs.
     Frames that the decoder scaled already are not resized again.
 
     Args:
@@ -52,18 +52,18 @@ def view_pixels(frames: Frames, preprocess: Preprocess, crops: int = 1) -> Tenso
     pixels = resize(torch.from_numpy(frames.pixels).permute(0, 3, 1, 2), target)
     height, width = pixels.shape[-2:]
     length = len(pixels) // frames.clips
-    # Filled in place: views of one clip are adjacent, and ten crops of four clips are not held twice.
+    # Filled in place: views of one clip must be adjacent, and stacking would hold ten crops of four clips twice.
     views = torch.empty(frames.clips, crops, length, 3, target.size, target.size, dtype=torch.uint8)
-    for c, place in enumerate(_places(crops, tall=height > width)):
-        views[:, c] = _crop(pixels, target.size, place).unflatten(0, (frames.clips, length))
+    for c, position in enumerate(_positions(crops, tall=height > width)):
+        views[:, c] = _crop(pixels, target.size, position).unflatten(0, (frames.clips, length))
     return views.flatten(0, 1)
 
 
 def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:
-    """`preprocess` as it holds for that many crops: three resize the short side to `size` itself.
+    """Return `preprocess` for that number of crops: three crops resize the short side to `size` itself.
 
     Raises:
-        UsageError: there are no views of so many crops, or none of several for these weights.
+        UsageError: that number of crops is not supported, or these weights take only one.
     """
     check_crops(crops)
     if crops > 1 and preprocess.resize is None:
@@ -75,12 +75,12 @@ def view_preprocess(preprocess: Preprocess, crops: int) -> Preprocess:
 
 
 def central_crop(crops: int) -> int:
-    """Which of that many crops is the centre of the frame, not mirrored."""
-    return _places(crops).index(_CENTRE)
+    """Return the index of the centre crop, not mirrored, among that number of crops."""
+    return _positions(crops).index(_CENTRE)
 
 
 def resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 or fp32 [T, 3, H, W] resized as `preprocess` says, not yet cropped; values stay 0..255."""
+    """Resize uint8 or fp32 [T, 3, H, W] as `preprocess` says, without cropping; values stay 0..255."""
     height, width = pixels.shape[-2:]
     new_width, new_height = preprocess.resized(width, height)
     if (height, width) == (new_height, new_width):
@@ -95,21 +95,21 @@ def resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     return resized.round().clamp(0, 255)
 
 
-def _places(crops: int, *, tall: bool = False) -> tuple[_Place, ...]:
-    """The crops of a frame in the order of its views."""
+def _positions(crops: int, *, tall: bool = False) -> tuple[_Position, ...]:
+    """Return the crop positions of a frame in the order of its views."""
     check_crops(crops)
     if crops == 1:
         return (_CENTRE,)
     if crops == 3:
-        return tuple(_Place(along, 0.5) if tall else _Place(0.5, along) for along in (0.0, 0.5, 1.0))
+        return tuple(_Position(along, 0.5) if tall else _Position(0.5, along) for along in (0.0, 0.5, 1.0))
     five = (*_CORNERS, _CENTRE)
     # The top left of the mirrored frame comes from the top right, and so on.
-    return five if crops == 5 else (*five, *(_Place(down, 1 - right, True) for down, right, _ in five))
+    return five if crops == 5 else (*five, *(_Position(down, 1 - right, True) for down, right, _ in five))
 
 
-def _crop(pixels: Tensor, size: int, place: _Place) -> Tensor:
-    """The size x size crop at a place."""
+def _crop(pixels: Tensor, size: int, position: _Position) -> Tensor:
+    """Return the size x size crop at a position."""
     height, width = pixels.shape[-2:]
-    top, left = int((height - size) * place.down), int((width - size) * place.right)
+    top, left = int((height - size) * position.down), int((width - size) * position.right)
     crop = pixels[..., top : top + size, left : left + size]
-    return crop.flip(-1) if place.mirrored else crop
+    return crop.flip(-1) if position.mirrored else crop

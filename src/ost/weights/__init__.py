@@ -1,1 +1,1 @@
-"""Weight files: where they are, how they are read without being run, what they hold, and what identifies a model."""
+"""Find, read and convert weight files without running their pickles, and fingerprint models."""

@@ -1,9 +1,9 @@
-"""Torch archives read without running them: tensors and plain values out, or a refusal by name.
+"""Read torch archives without running them: return tensors and plain values, or refuse what would run code.
 
-A `.pth` is a pickle, and a pickle is a program. Here its vocabulary is a closed list: what rebuilds tensors,
-plain containers, numbers, and a yacs `CfgNode`, which becomes a dict. Zip archives (torch >= 1.6 and
-TorchScript) are mapped, so a checkpoint's optimiser state is never read from disk; the older format, a row of
-pickles with the storages behind them, is read whole.
+A `.pth` is a pickle, and a pickle is a program. Here it may only use a closed list of names: those that rebuild
+tensors, plain containers, numbers, and a yacs `CfgNode`, which becomes a dict. Zip archives (torch >= 1.6 and
+TorchScript) are mapped, so a checkpoint's optimiser state is never read from disk; the older format, a series
+of pickles followed by the storages, is read whole.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NUMPY_NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u
 
 
 class _Settings(dict[str, Any]):
-    """Stands in for a yacs CfgNode, argparse.Namespace and the like: its entries, none of its code."""
+    """Placeholder for a yacs CfgNode, argparse.Namespace and the like: keeps the entries, not the code."""
 
     def __setstate__(self, state: object) -> None:
         for part in state if isinstance(state, tuple) else (state,):
@@ -56,7 +56,7 @@ class _Settings(dict[str, Any]):
 
 
 class _Module:
-    """Stands in for a TorchScript module: a bag of attributes."""
+    """Placeholder for a TorchScript module: keeps its attributes."""
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
@@ -64,7 +64,7 @@ class _Module:
 
 
 class _Ignored:
-    """Stands in for values of no interest here: devices, arrays in training statistics, numpy's types."""
+    """Placeholder for values that are not needed: devices, arrays in training statistics, numpy dtypes."""
 
     def __init__(self, code: object = None, *_: object) -> None:
         self.code = code
@@ -74,7 +74,7 @@ class _Ignored:
 
 
 def _number(kind: _Ignored, data: bytes = b"", *_: object) -> object:
-    """A numpy scalar as a Python number; None where it is something else."""
+    """Return a numpy scalar as a Python number; None for other types."""
     return np.frombuffer(data, str(kind.code))[0].item() if kind.code in _NUMPY_NUMBERS else None
 
 
@@ -117,7 +117,7 @@ _PLAIN: dict[tuple[str, str], Any] = {
 
 
 def read_archive(path: Path) -> object:
-    """What a torch archive holds; a TorchScript archive gives its state dict.
+    """Return the content of a torch archive; of a TorchScript archive, its state dict.
 
     Raises:
         WeightsError: the file is damaged, or refers to something outside the closed list.
@@ -133,9 +133,9 @@ def read_archive(path: Path) -> object:
         raise WeightsError(f"{path}: cannot be read as torch weights ({first_line(error)})") from error
 
 
-# The unpickler in Python: the one in C can be made to reserve any amount of memory by a single opcode.
+# The Python unpickler: a single opcode can make the C one reserve any amount of memory.
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
-    """An unpickler that knows a closed list of names; subclasses say where storages come from."""
+    """An unpickler that allows a closed list of names; subclasses load the storages."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         super().__init__(stream)
@@ -145,20 +145,20 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return _Module
-        # The protocol that torch writes still has Python 2's names.
+        # The pickle protocol that torch writes still has the module names of Python 2.
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         makers: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_tensor"): self._tensor,
             ("torch._tensor", "_rebuild_from_type_v2"): self._typed_tensor,
         }
-        found = makers.get((module, name)) or _PLAIN.get((module, name))
-        if found is None:
+        maker = makers.get((module, name)) or _PLAIN.get((module, name))
+        if maker is None:
             raise WeightsError(
                 f"{self.path}: refused, because reading it would run {module}.{name}, "
                 "which weights have no need for; get the file from a source you trust, or as safetensors"
             )
-        return found
+        return maker
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, count, *view = pid
@@ -170,7 +170,7 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 
     @abstractmethod
     def storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
-        """The storage of that key: `count` numbers."""
+        """Return the storage of a key, with `count` numbers."""
 
     def _tensor(self, storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
         shape, steps = tuple(map(int, size)), tuple(map(int, stride))
@@ -194,8 +194,8 @@ def _read_zip(path: Path) -> object:
             raise WeightsError(f"{path}: is a zip file, but not one that torch wrote")
         prefix = record.removesuffix("data.pkl")
         order = f"{prefix}byteorder"
-        ours = (record, order, f"{prefix}data/")
-        if any(info.compress_type for name, info in entries.items() if name.startswith(ours)):
+        prefixes = (record, order, f"{prefix}data/")
+        if any(info.compress_type for name, info in entries.items() if name.startswith(prefixes)):
             raise WeightsError(
                 f"{path}: its tensors are compressed, which torch never does; get the file again"
             )
@@ -229,24 +229,24 @@ class _ZipUnpickler(_Unpickler):
             file.seek(info.header_offset + 26)
             name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
         start = info.header_offset + 30 + name + extra
-        # Copy-on-write: torch wants writable memory, and nothing may reach the file.
+        # Copy-on-write: torch needs writable memory, and the file must not change.
         buffer = np.memmap(self.path, dtype=np.uint8, mode="c", offset=start, shape=(size,))
         return torch.frombuffer(buffer, dtype=dtype)
 
 
 def _module_tensors(module: _Module, prefix: str, seen: set[int]) -> list[tuple[str, Tensor]]:
-    found: list[tuple[str, Tensor]] = []
+    tensors: list[tuple[str, Tensor]] = []
     seen.add(id(module))
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
-            found.append((prefix + name, value))
+            tensors.append((prefix + name, value))
         elif isinstance(value, _Module) and id(value) not in seen:
-            found += _module_tensors(value, f"{prefix}{name}.", seen)
-    return found
+            tensors += _module_tensors(value, f"{prefix}{name}.", seen)
+    return tensors
 
 
 def _read_legacy(path: Path, stream: IO[bytes]) -> object:
-    """Archives from before torch 1.6: magic number, protocol, sizes of types, content, keys, storages."""
+    """Read an archive from before torch 1.6: magic number, protocol, sizes of types, content, keys, storages."""
     head = stream.read(2)
     if not head:
         raise WeightsError(f"{path}: is empty")
@@ -265,12 +265,12 @@ def _read_legacy(path: Path, stream: IO[bytes]) -> object:
     if set(keys) != set(unpickler.storages):
         raise WeightsError(f"{path}: its storages are not those that its tensors want; get the file again")
     for key in keys:
-        _fill(unpickler.storages[key], stream, path)
+        _fill_storage(unpickler.storages[key], stream, path)
     return content
 
 
 class _LegacyUnpickler(_Unpickler):
-    """Reserves each storage, never more than the file can fill; the contents come behind the pickle."""
+    """Allocates each storage, never more than the file can fill; their data follow the pickle."""
 
     reserved = 0
 
@@ -281,7 +281,7 @@ class _LegacyUnpickler(_Unpickler):
         return torch.empty(count, dtype=dtype)
 
 
-def _fill(storage: Tensor, stream: IO[bytes], path: Path) -> None:
+def _fill_storage(storage: Tensor, stream: IO[bytes], path: Path) -> None:
     count = int.from_bytes(stream.read(8), "little")
     data = stream.read(storage.numel() * storage.dtype.itemsize)
     if count != storage.numel() or len(data) != storage.numel() * storage.dtype.itemsize:

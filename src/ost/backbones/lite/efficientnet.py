@@ -1,8 +1,8 @@
 """EfficientNet-Lite2 (Tan & Le, ICML 2019; the Lite variant of 2020), for the embedded backbone.
 
-timm has the same network, and the tests hold this one to it; but importing timm takes longer than
-everything else a warm recognition does, and this is all of it that is needed. It has no modules of torch's:
-they would be filled with random numbers, overwritten and copied before the first frame.
+timm has the same network, and the tests compare this one with it. But importing timm takes longer than
+everything else a warm recognition does, and only this network is needed. It uses no torch modules: they would be
+filled with random numbers, overwritten and copied before the first frame.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class ConvNorm:
         self.kernel, self.stride, self.groups = kernel, stride, groups
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[n, inputs, H, W] -> [n, outputs, ceil(H / stride), ceil(W / stride)]."""
+        """Map [n, inputs, H, W] to [n, outputs, ceil(H / stride), ceil(W / stride)]."""
         if self.stride > 1:
-            height, width = (self._missing(length) for length in x.shape[-2:])
+            height, width = (self._padding(length) for length in x.shape[-2:])
             x = pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         padding = 0 if self.stride > 1 else self.kernel // 2
         return conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
 
-    def _missing(self, length: int) -> int:
+    def _padding(self, length: int) -> int:
         steps = -(-length // self.stride)
         return max(0, (steps - 1) * self.stride + self.kernel - length)
 
@@ -77,15 +77,15 @@ class Block:
         self.residual = stride == 1 and inputs == outputs
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[n, inputs, H, W] -> [n, outputs, H', W']."""
-        # In place: fresh memory costs a CPU as much as the arithmetic on it.
+        """Map [n, inputs, H, W] to [n, outputs, H', W']."""
+        # In place: on a CPU allocating memory costs as much as the arithmetic.
         y = x if self.expand is None else relu6(self.expand(x), inplace=True)
         y = self.project(relu6(self.depthwise(y), inplace=True))
         return y.add_(x) if self.residual else y
 
 
 class EfficientNetLite2:
-    """fp32 [n, 3, 260, 260], pixels as (x - 127) / 128, -> logits over the 1,000 ImageNet classes.
+    """Classify fp32 [n, 3, 260, 260], pixels as (x - 127) / 128, into the 1,000 ImageNet classes.
 
     Args:
         state: the tensors of the weight file, in its order.
@@ -107,16 +107,16 @@ class EfficientNetLite2:
         self._classifier = weight.view(CLASSES, HEAD), bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[n, 3, H, W] -> [n, 1000]."""
+        """Return the logits [n, 1000] of [n, 3, H, W]."""
         return self.classifier(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """[n, 3, H, W] -> [n, 1280], what the classifier reads."""
+        """Return the features [n, 1280] of [n, 3, H, W], which the classifier reads."""
         x = relu6(self.stem(x), inplace=True)
         for block in self.blocks:
             x = block(x)
         return relu6(self.head(x), inplace=True).mean((2, 3))
 
     def classifier(self, features: Tensor) -> Tensor:
-        """[n, 1280] -> [n, 1000]."""
+        """Return the logits [n, 1000] of features [n, 1280]."""
         return linear(features, *self._classifier)

