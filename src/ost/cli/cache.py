@@ -1,4 +1,4 @@
-"""`ost cache`: what is kept on disk from one run to the next, and how it goes."""
+"""`ost cache`: show the sizes of the disk cache, and prune it."""
 
 from __future__ import annotations
 

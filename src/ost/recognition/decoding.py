@@ -1,4 +1,4 @@
-"""One video -> its pixels, as the reader's decoders make them: whole, a part of it, or chunk by chunk."""
+"""Decode one input for the reader: a whole video, a part of it, or chunk by chunk."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Reading:
 
 
 class Kept(Protocol):
-    """Readings that are kept from one run to the next; see `ost.recognition.store.Store`."""
+    """A cache of readings; see `ost.recognition.store.Store`."""
 
     def identity(self, path: str | Path, part: Part | None = None) -> str | None:
-        """What a video or a part of it is kept under, as it is now; None if it cannot be kept."""
+        """Return the cache key of a video or a part in its present state; None if it cannot be cached."""
         ...
 
     def get(self, identity: str | None, chunk: int = 0) -> Reading | None:
-        """The reading kept under it, if there is one, under a path of no meaning."""
+        """Return the cached reading, without its path; None if there is none."""
         ...
 
     def put(self, identity: str | None, reading: Reading) -> None:
-        """Keep a reading."""
+        """Cache a reading."""
         ...
 
 
@@ -90,13 +90,13 @@ class Unit:
 
     @property
     def count(self) -> int:
-        """Frames that go through the towers."""
+        """Number of frames to embed."""
         return 0 if self.pixels is None else self.pixels.shape[0] * self.pixels.shape[1]
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Videos -> units.
+    """Decodes inputs into units.
 
     Attributes:
         preprocess: the pixels that the towers want.
@@ -113,7 +113,7 @@ class Decoder:
     stop: Event
 
     def units(self, video: Source) -> Iterator[Unit]:
-        """Yield the units of a video; whatever goes wrong with it is its failure and its last unit."""
+        """Yield the units of a video; any exception becomes its failure and its last unit."""
         path = str(video)
         try:
             path = path_of(video)
@@ -188,13 +188,13 @@ class Decoder:
             yield Unit(path, last, identity, chunk, pixels, frames.sample, decoding=frames.seconds)
 
     def _unchanged(self, identity: str | None, file: str | Path, part: Part | None) -> str | None:
-        """The identity of a file that is still what it was before it was decoded; None if not."""
+        """Return the identity if the file did not change while it was decoded, else None."""
         same = self.kept is not None and identity == self.kept.identity(file, part)
         return identity if same else None
 
 
 def path_of(video: object) -> str:
-    """What results of a video are named by.
+    """Return the name of an input in its results.
 
     Raises:
         VideoError: it is none.
@@ -222,7 +222,7 @@ def _file_and_part(
 
 
 def _span(given: tuple[str | Path, float, float | None]) -> Span:
-    """A part as it was given, checked.
+    """Parse and check a part.
 
     Raises:
         VideoError: it is none.
@@ -241,7 +241,7 @@ def decode_views(
     stop: Event | None = None,
     part: Part | None = None,
 ) -> Frames:
-    """The frames of a video's views, scaled as the weights want them.
+    """Decode the frames of a video's views, scaled for the weights.
 
     Raises:
         VideoError: the video cannot be used.
@@ -260,7 +260,7 @@ def decode_views(
 
 
 def failure(path: str, error: Exception) -> VideoError:
-    """What went wrong with a video, as its failure; with what nobody foresaw as its cause."""
+    """Turn an exception into the failure of a video; an unexpected one becomes its `__cause__`."""
     _forget_locals(error)
     if isinstance(error, VideoError):
         return error if error.path == path or "#t=" not in path else _renamed(error, path)
@@ -272,14 +272,14 @@ def failure(path: str, error: Exception) -> VideoError:
 
 
 def _renamed(error: VideoError, path: str) -> VideoError:
-    """The failure of a part, which is named as one."""
+    """Return the failure of a part under the name of the part."""
     found = VideoError(path, error.cause)
     found.__cause__ = error.__cause__
     return found
 
 
 def _forget_locals(error: BaseException) -> None:
-    """Leave the lines of a traceback and let go of what its functions held, such as all frames of a video."""
+    """Clear the local variables of a traceback, which may hold all frames of a video; its lines stay."""
     links: list[BaseException | None] = [error]
     while links and (link := links.pop()) is not None:
         traceback.clear_frames(link.__traceback__)

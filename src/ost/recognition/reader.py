@@ -90,26 +90,26 @@ def _batch_frames(backbone: Backbone) -> int:
 
 
 def _decoders(backbone: Backbone) -> int:
-    """How many videos to decode at once: all that the cores can, unless the towers want them."""
+    """Return how many videos to decode at once: one a core, or one where the towers use the cores."""
     return 1 if backbone.device.type == "cpu" else min(MOST_DECODERS, os.cpu_count() or 1)
 
 
 class _NoneLeft:
-    """No video is left; None may be one."""
+    """Marks the end of the videos; None may be one of them, and fails as one."""
 
 
 _NONE_LEFT = _NoneLeft()
 
 
 class _Decoding:
-    """A video whose units are decoded one after the other, each when the one before was taken."""
+    """A video whose units are decoded one at a time: the next starts when the last is taken."""
 
     def __init__(self, pool: DaemonPool, units: Iterator[Unit]) -> None:
         self.pool, self.units = pool, units
         self.next: Future[Unit | None] = pool.submit(next, units, None)
 
     def take(self) -> Unit | None:
-        """The next unit, waiting for it; None where there is none."""
+        """Wait for the next unit and return it; None at the end."""
         unit = self.next.result()
         if unit is not None and not unit.last:
             self.next = self.pool.submit(next, self.units, None)
@@ -117,14 +117,14 @@ class _Decoding:
 
     @property
     def waiting_bytes(self) -> int:
-        """Pixels of the unit that was decoded and not taken."""
+        """Bytes of pixels of the decoded unit that was not taken yet."""
         unit = self.next.result() if self.next.done() else None
         return 0 if unit is None or unit.pixels is None else unit.pixels.nbytes
 
 
 @dataclass
 class _Reader:
-    """The stages of one pass."""
+    """One pass over the videos: decode, batch, embed."""
 
     backbone: Backbone
     decoder: Decoder
@@ -135,12 +135,12 @@ class _Reader:
     live: list[DaemonPool] = field(default_factory=list["DaemonPool"])
 
     def close(self) -> None:
-        """End the threads at their next packet."""
+        """Stop the decoder threads."""
         for pool in (self.pool, *self.live):
             pool.close()
 
     def results(self, videos: Iterator[Source]) -> Iterator[Reading | VideoError]:
-        """Everything, in order."""
+        """Yield the results in the order of the videos."""
         batch: list[Unit] = []
         self._submit(videos)
         while self.coming:
@@ -161,7 +161,7 @@ class _Reader:
             self._submit(videos)
 
     def _submit(self, videos: Iterator[Source]) -> None:
-        """Keep the decoders busy, as long as what waits for the towers is not too much."""
+        """Submit videos until `ahead` are in progress or `AHEAD_BYTES` of pixels wait for the towers."""
         waiting = sum(decoding.waiting_bytes for decoding in self.coming)
         while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES:
             video = next(videos, _NONE_LEFT)
@@ -174,7 +174,7 @@ class _Reader:
             self.coming.append(_Decoding(pool, self.decoder.units(video)))
 
     def _finished(self, batch: Sequence[Unit]) -> Iterator[Reading | VideoError]:
-        """A batch through the towers."""
+        """Embed a batch and yield its results."""
         decoded = [unit for unit in batch if unit.pixels is not None]
         if decoded:
             with activity(f"looking at {sum(unit.count for unit in decoded)} frames"):
@@ -184,7 +184,7 @@ class _Reader:
             yield unit.found
 
     def _embed(self, units: Sequence[Unit]) -> None:
-        """Embed decoded units together, or each alone where together they fail."""
+        """Embed decoded units together; if that fails, in halves."""
         started = time.perf_counter()
         try:
             parts = [unit.pixels for unit in units if unit.pixels is not None]
@@ -229,7 +229,7 @@ class _Reader:
 
 
 def some_clips(frames: FrameEmbeddings, chosen: slice | list[int]) -> FrameEmbeddings:
-    """Some clips of a batch."""
+    """Select clips of a batch."""
     mask = None if frames.mask is None else frames.mask[chosen]
     features = None if frames.features is None else frames.features[chosen]
     return replace(

@@ -1,4 +1,4 @@
-"""The composition people use: a backbone and settings, videos in, predictions out."""
+"""Recognise actions in videos: the composition of backbone, reader, store and matching."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADS = 8  # class heads in memory
 
 
 class Recognizer:
-    """A backbone and settings.
+    """Recognises actions with a backbone and settings.
 
     Args:
         backbone: from `ost.backbones.load.load_backbone`.
@@ -50,7 +50,7 @@ class Recognizer:
         return f"Recognizer({self.backbone.name!r}, {self.settings})"
 
     def recognize(self, video: Source, classes: Spec, **settings: Any) -> Prediction:
-        """Which of the classes one video shows.
+        """Predict which of the classes one video shows.
 
         Args:
             video: a video file, a folder of frame images, or frames that were decoded with these settings.
@@ -70,7 +70,7 @@ class Recognizer:
     def recognize_all(
         self, videos: Iterable[Source], classes: Spec, *, thumbnails: bool = False, **settings: Any
     ) -> Generator[Prediction | VideoError]:
-        """Predictions in the order of the videos; one that fails gives its `VideoError` and stops nothing.
+        """Yield predictions in the order of the videos; one that fails yields its `VideoError`.
 
         The next videos are decoded while the towers look at this one; they are taken as they are needed.
 
@@ -96,7 +96,7 @@ class Recognizer:
 
     @contextmanager
     def _store(self, views: Views) -> Generator[Store]:
-        """A store of these views; the last one is taken up again, unless it is in use."""
+        """Open a store of these views; the last one is used again unless another thread has it."""
         with self._lock:
             last, self._last_store = self._last_store, None
         store = last[1] if last is not None and last[0] == views else Store(self.backbone, views)
@@ -107,7 +107,7 @@ class Recognizer:
             self._last_store = (views, store)
 
     def head(self, pack: Pack, settings: Settings | None = None) -> ClassHead:
-        """The class head of a pack; with the cache, one of the last that were asked for is not made again."""
+        """Return the class head of a pack; with the cache, the most recent ones stay in memory."""
         kinds = (settings or self.settings).prompted
         if not self.cache:
             return class_head(self.backbone, pack, kinds, cache=False)
@@ -122,7 +122,7 @@ class Recognizer:
     def predict(
         self, reading: Reading, pack: Pack, head: ClassHead, settings: Settings | None = None
     ) -> Prediction:
-        """The prediction for a video that was read with these settings, against the head of a pack."""
+        """Match a reading that was made with these settings against the head of a pack."""
         wanted = settings or self.settings
         started = time.perf_counter()
         scores = match(reading.embeddings, head, method=wanted.method, kinds=wanted.kinds, eps=wanted.eps)

@@ -1,4 +1,4 @@
-"""Frame embeddings of clips, kept on disk: a clip passes through the towers once per weights and sampling.
+"""Cache frame embeddings on disk: a video passes through the towers once per model and views.
 
 Each pair of weights and views has a folder of shards, safetensors files of some clips each. The index of a shard is
 in its header, so that the two are written together and cannot contradict each other.
@@ -62,7 +62,7 @@ def stored_embeddings(
 
 
 def stacked(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
-    """Clips of equally many frames as one batch."""
+    """Concatenate clips of equally many frames into one batch."""
     first = parts[0]
     features = None if first.features is None else torch.cat([_features(part) for part in parts])
     return FrameEmbeddings(
@@ -78,7 +78,7 @@ def _features(part: FrameEmbeddings) -> Tensor:
 
 
 class Store:
-    """The shards of one pair of weights and views; use it as a context manager, once or several times.
+    """The cached readings of one model and views, in shards; a context manager that can be entered again.
 
     Several processes may read and write it at once: each writes shards of its own, whole or not at all. What was used
     longest ago goes when the cache reaches `ost.cache.size_limit`, and nothing that a run uses.
@@ -106,11 +106,11 @@ class Store:
         self._use.__exit__(*error)
 
     def identity(self, path: str | Path, part: Part | None = None) -> str | None:
-        """A hash of where a video is, of its state and of the part; None where its state cannot be known."""
+        """Hash the path and state of a video, and the part; return None where its state cannot be read."""
         return _identity(Path(path), part)
 
     def get(self, identity: str | None, chunk: int = 0) -> Reading | None:
-        """What was kept of a file as it is now, on the backbone's device; None if nothing was."""
+        """Return the cached reading of a file in its present state, on the backbone's device; None without one."""
         if identity is None:
             return None
         key = _key(identity, chunk)
@@ -132,7 +132,7 @@ class Store:
         return None
 
     def put(self, identity: str | None, reading: Reading) -> None:
-        """Keep a reading, on disk a little later."""
+        """Cache a reading; it is written with the next shard."""
         if identity is None or not self._writes:
             return
         self._waiting[_key(identity, reading.chunk)] = replace(reading, thumbnails=None, seconds=Seconds())
@@ -140,7 +140,7 @@ class Store:
             self.write()
 
     def write(self) -> None:
-        """Write what waits as a shard. What cannot be written is embedded again next time, and said once."""
+        """Write the pending readings as a shard. A failure is logged once, and ends caching for this run."""
         waiting, self._since = self._waiting, time.monotonic()
         if not waiting:
             return
@@ -165,7 +165,7 @@ class Store:
         self._where |= {key: (path, row) for row, key in enumerate(readings)}
 
     def _refresh(self) -> None:
-        """Take in the shards that others have written since, and let go of those that are gone."""
+        """Index shards written by other processes, and drop those that were deleted."""
         paths = set(self._folder.glob("*.safetensors"))
         if gone := self._sizes.keys() - paths:
             self._where = {key: place for key, place in self._where.items() if place[0] not in gone}
@@ -177,7 +177,7 @@ class Store:
             self._where |= {identity: (path, row) for row, identity in enumerate(identities)}
 
     def _join_small_ones(self) -> None:
-        """Join the shards of many short runs, whose headers would take longer to read than their clips."""
+        """Merge the shards of many short runs, whose headers take longer to read than their readings."""
         small = [path for path, size in self._sizes.items() if size < SMALL]
         if len(small) < MANY_SMALL:
             return
@@ -203,7 +203,7 @@ class _Shard:
         self._samples: list[dict[str, Any]] = json.loads((self._file.metadata() or {})["samples"])
 
     def reading(self, row: int, device: Any) -> Reading:
-        """What was kept in a row."""
+        """Return the reading in a row, after checking its CRC."""
         # Copied, since the bits of a matrix product depend on how its numbers are aligned in memory.
         tensors = {
             name: self._file.get_tensor(f"{row} {name}").clone()
@@ -225,7 +225,7 @@ class _Shard:
 
 
 def _identities(path: Path) -> list[str]:
-    """What a shard holds; a damaged one is removed."""
+    """Return the identities in a shard; delete a damaged one."""
     try:
         found: list[str] = json.loads((safe_open(path, framework="pt").metadata() or {})["clips"])
     except OSError:
@@ -238,7 +238,7 @@ def _identities(path: Path) -> list[str]:
 
 
 def _save(readings: Sequence[tuple[str, Reading]], path: Path) -> None:
-    """Write a shard, with what it holds in its header."""
+    """Write a shard, with its index and metadata in the header."""
     tensors: dict[str, Tensor] = {}
     samples: list[dict[str, Any]] = []
     for row, (_, reading) in enumerate(readings):
@@ -252,7 +252,7 @@ def _save(readings: Sequence[tuple[str, Reading]], path: Path) -> None:
 
 
 def _crc(tensors: Iterable[Tensor]) -> int:
-    """CRC-32 of numbers: a file whose end was lost has its full length, and a sound header."""
+    """Return the CRC-32 of tensors: after a power cut a file can have its full length, a sound header and no data."""
     found = 0
     for tensor in tensors:
         found = zlib.crc32(tensor.numpy().tobytes(), found)
