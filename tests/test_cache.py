@@ -173,3 +173,21 @@ def test_a_limit_that_is_no_size_is_said_with_its_name(ost_command, monkeypatch)
     monkeypatch.setenv("OST_CACHE_SIZE", "much")
     code, _, err = ost_command("cache")
     assert code == 2 and err.startswith("ost: OST_CACHE_SIZE: a size is")
+
+
+def test_what_is_not_ours_is_never_touched(folder, monkeypatch):
+    monkeypatch.setenv("OST_CACHE_SIZE", "1 KB")
+    film = kept(folder, "holiday.mp4", "my-films", age=10**6, size=5000)
+    hidden = kept(folder, ".bashrc", "work", age=10**6)
+    (folder / "work" / "empty").mkdir()
+    assert usage()["outdated"] == (0, 0)
+    prune(0)
+    assert Room().take(300)
+    assert film.exists() and hidden.exists() and (folder / "work" / "empty").exists()
+
+
+def test_an_old_file_in_use_keeps_no_other_from_going(folder):
+    outdated, other = kept(folder, "a", "heads-1"), kept(folder, "b", age=1000)
+    with Use():
+        assert prune(0) == (1, 100)
+    assert outdated.exists() and not other.exists()

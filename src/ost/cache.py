@@ -30,10 +30,10 @@ KINDS = {
 }
 # Each file layout has its own folder: files in any other folder were written by another version.
 FOLDERS = {"embeddings": "embeddings-4", "heads": "heads-3", "lite": "lite-1", "archives": "archives-1"}
-NOT_KEPT = ("runs", "licences")
+OURS = re.compile("(embeddings|heads|lite|archives)(-[0-9]+)?")
 LIMIT = "20 GB"
 KEPT_SHARE = 0.9  # of the limit, kept when pruning, so that not every new file prunes
-RUNS = NOT_KEPT[0]
+RUNS = "runs"
 TRIES = 5
 CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change too early
 UNFINISHED_SECONDS = 24 * 3600.0  # age from which a temporary file counts as left by a killed process
@@ -172,8 +172,10 @@ def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
     files.sort(key=lambda file: file.kind != "outdated")
     remaining, deleted, freed = sum(file.bytes for file in files), 0, 0
     for file in files:
-        if remaining <= limit or file.used >= earliest_start:
+        if remaining <= limit:
             break
+        if file.used >= earliest_start:
+            continue
         with suppress(OSError):
             file.path.unlink(missing_ok=True)
             remaining, deleted, freed = remaining - file.bytes, deleted + 1, freed + file.bytes
@@ -208,9 +210,13 @@ def _earliest_start() -> float:
 def _folders(kind: str) -> list[Path]:
     if kind != "outdated":
         return [kind_folder(kind)]
-    current = {*FOLDERS.values(), *NOT_KEPT}
+    # Only names that a version gave: the folder may hold what is not ours.
     try:
-        return [path for path in cache_folder().iterdir() if path.is_dir() and path.name not in current]
+        return [
+            path
+            for path in cache_folder().iterdir()
+            if OURS.fullmatch(path.name) and path.name not in FOLDERS.values() and path.is_dir()
+        ]
     except OSError:
         return []
 

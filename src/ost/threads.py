@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -35,9 +36,10 @@ class DaemonPool:
 
     def close(self) -> None:
         """End the threads after their current calls; cancel the calls that have not started."""
-        while not self._work.empty():
-            if (pending := self._work.get()) is not None:
-                pending[0].cancel()
+        with suppress(Empty):
+            while True:
+                if (pending := self._work.get_nowait()) is not None:
+                    pending[0].cancel()
         for _ in self._threads:
             self._work.put(None)
 

@@ -363,3 +363,18 @@ def test_a_shard_that_another_process_has_joined_is_found_where_it_is_now(
             read(backbone, [video])
         assert len(shards(fresh_cache)) < 4
         assert early.get(early.identity(videos[0])) is not None
+
+
+def test_a_shard_that_cannot_be_opened_now_is_neither_deleted_nor_the_end_of_a_run(
+    make_backbone, videos, fresh_cache, monkeypatch
+):
+    backbone = counting(make_backbone())
+    first = read(backbone, videos[:3])
+    for error in (PermissionError("no"), RuntimeError("unable to open file"), FileNotFoundError("gone")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "safe_open", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+            again = read(backbone, videos[:3])
+        assert [a.sample for a in again] == [b.sample for b in first]
+    seen = backbone.seen
+    read(backbone, videos[:3])
+    assert backbone.seen == seen and len(shards(fresh_cache)) == 4

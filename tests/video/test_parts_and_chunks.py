@@ -350,3 +350,10 @@ def test_a_source_whose_pictures_change_their_size_says_so():
 def test_a_time_that_is_no_number_is_refused(seconds):
     with pytest.raises(UsageError, match="the time of a frame is in seconds"):
         LiveFrames("camera").push(picture(0), seconds)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
+@pytest.mark.parametrize(("fps", "step"), [(30, 1), (15, 2), (10, 3)])
+def test_no_frame_is_lost_where_times_are_whole_milliseconds(tmp_path, name, fps, step):
+    path = video(tmp_path / name, 120, rate=30)
+    assert joined(decode_chunks(path, fps=fps))[0] == list(range(0, 120, step))

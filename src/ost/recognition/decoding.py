@@ -114,8 +114,9 @@ class Decoder:
 
     def units(self, video: Source) -> Iterator[Unit]:
         """Yield the units of a video; any exception becomes its failure and its last unit."""
-        path = str(video)
+        path = type(video).__name__
         try:
+            path = str(video)
             path = path_of(video)
             if isinstance(self.views, FrameRate):
                 yield from self._chunks(path, video, self.views)
@@ -280,7 +281,12 @@ def _renamed(error: VideoError, path: str) -> VideoError:
 
 def _forget_locals(error: BaseException) -> None:
     """Clear the local variables of a traceback, which may hold all frames of a video; its lines stay."""
-    links: list[BaseException | None] = [error]
-    while links and (link := links.pop()) is not None:
+    links: list[BaseException] = [error]
+    seen: set[int] = set()
+    while links:
+        link = links.pop()
+        if id(link) in seen:  # an error may be its own cause
+            continue
+        seen.add(id(link))
         traceback.clear_frames(link.__traceback__)
         links += [one for one in (link.__cause__, link.__context__) if one is not None]

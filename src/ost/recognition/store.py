@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
 
 import torch
@@ -37,7 +38,9 @@ from ost.video.decode import decoding_version
 from ost.video.folder import frame_images
 from ost.video.sample import Part
 
-DAMAGE = (SafetensorError, KeyError, IndexError, TypeError, ValueError, OSError)  # of a shard
+DAMAGE = (SafetensorError, KeyError, IndexError, TypeError, ValueError)  # of a shard
+# Of a shard that cannot be opened now; safetensors opens a file twice, and raises RuntimeError the second time.
+UNREACHABLE = (OSError, RuntimeError)
 SHARD = 64  # clips; a killed run loses at most so many, or those of so many seconds
 SHARD_SECONDS = 30.0
 SMALL, MANY_SMALL = 8, 32  # clips of a small shard, and so many of them are joined
@@ -92,7 +95,7 @@ class Store:
         self._sizes: dict[Path, int] = {}  # clips of each shard that was read
         self._waiting: dict[str, Reading] = {}
         self._since = time.monotonic()
-        self._use, self._room, self._writes = Use(), Room(), True
+        self._use, self._room, self._writes, self._lock = Use(), Room(), True, RLock()
         self._open = lru_cache(16)(_Shard)  # clips come in the order in which they were kept
 
     def __enter__(self) -> Self:
@@ -102,7 +105,8 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.write()
+        with self._lock:
+            self.write()
         self._use.__exit__(*error)
 
     def identity(self, path: str | Path, part: Part | None = None) -> str | None:
@@ -113,14 +117,17 @@ class Store:
         """Return the cached reading of a file in its present state, on the backbone's device; None without one."""
         if identity is None:
             return None
-        key = _key(identity, chunk)
+        with self._lock:  # decoders read while the reader writes
+            return self._get(_key(identity, chunk), chunk)
+
+    def _get(self, key: str, chunk: int) -> Reading | None:
         for _ in range(2):
             if (place := self._where.get(key)) is None:
                 return self._waiting.get(key)
             path, row = place
             try:
                 found = self._open(path).reading(row, self._device)
-            except FileNotFoundError:  # another process has joined it with others
+            except UNREACHABLE:  # another process may have joined it with others
                 self._where.pop(key, None)
                 self._refresh()
             except DAMAGE:  # embed it again, and whatever else lies there
@@ -135,9 +142,12 @@ class Store:
         """Cache a reading; it is written with the next shard."""
         if identity is None or not self._writes:
             return
-        self._waiting[_key(identity, reading.chunk)] = replace(reading, thumbnails=None, seconds=Seconds())
-        if len(self._waiting) >= SHARD or time.monotonic() - self._since > SHARD_SECONDS:
-            self.write()
+        with self._lock:
+            self._waiting[_key(identity, reading.chunk)] = replace(
+                reading, thumbnails=None, seconds=Seconds()
+            )
+            if len(self._waiting) >= SHARD or time.monotonic() - self._since > SHARD_SECONDS:
+                self.write()
 
     def write(self) -> None:
         """Write the pending readings as a shard. A failure is logged once, and ends caching for this run."""
@@ -152,7 +162,7 @@ class Store:
                 )
             self._save(waiting)
             self._join_small_ones()
-        except (OSError, SafetensorError) as error:
+        except (*UNREACHABLE, SafetensorError) as error:
             self._writes = False
             logging.getLogger("ost").warning("embeddings are not kept from here on: %s", first_line(error))
         self._waiting = {}
@@ -166,13 +176,17 @@ class Store:
 
     def _refresh(self) -> None:
         """Index shards written by other processes, and drop those that were deleted."""
-        paths = set(self._folder.glob("*.safetensors"))
+        try:
+            paths = set(self._folder.glob("*.safetensors"))
+        except OSError:
+            return
         if gone := self._sizes.keys() - paths:
             self._where = {key: place for key, place in self._where.items() if place[0] not in gone}
             for path in gone:
                 del self._sizes[path]
         for path in sorted(paths - self._sizes.keys()):
-            identities = _identities(path)
+            if (identities := _identities(path)) is None:
+                continue
             self._sizes[path] = len(identities)
             self._where |= {identity: (path, row) for row, identity in enumerate(identities)}
 
@@ -224,16 +238,16 @@ class _Shard:
         )
 
 
-def _identities(path: Path) -> list[str]:
-    """Return the identities in a shard; delete a damaged one."""
+def _identities(path: Path) -> list[str] | None:
+    """Return the identities in a shard, None if it cannot be opened now; delete a damaged one."""
     try:
         found: list[str] = json.loads((safe_open(path, framework="pt").metadata() or {})["clips"])
-    except OSError:
-        return []
+    except UNREACHABLE:
+        return None
     except DAMAGE:
         with contextlib.suppress(OSError):
             path.unlink()
-        return []
+        return None
     return found
 
 
@@ -281,7 +295,7 @@ def _identity(path: Path, part: Part | None) -> str | None:
     try:
         files = [archive[0]] if archive else frame_images(path) if path.is_dir() else [path]
         states = [(file.name, file.stat()) for file in files]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     return text_hash(
         str(path.resolve()),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FPS = 4.0
 CHUNK_FRAMES = 128
+MOST_ROUNDING = 0.0005  # seconds, half a millisecond
 # Seconds before a part to seek to; the next is tried where seeking lands after the start of the part.
 SEEK_LEADS = (0, 5, 30)
 LEAST_SHARE = 0.95  # of the header's duration; a file whose pictures end earlier gets a notice
@@ -77,7 +78,7 @@ def decode_chunks(
     for seconds, frame in decoder.frames(start):
         if end is not None and seconds >= end - ROUNDING:
             break
-        if not instants.reached(seconds) or not is_within(seconds, (start, end)):
+        if not instants.reached(seconds, decoder.rounding) or not is_within(seconds, (start, end)):
             continue
         taken += 1
         if taken > skip * chunk_frames:
@@ -97,9 +98,9 @@ class Instants:
     def __init__(self, fps: float) -> None:
         self.fps, self.last = fps, -math.inf
 
-    def reached(self, seconds: float) -> bool:
+    def reached(self, seconds: float, rounding: float = ROUNDING) -> bool:
         """Return whether a frame at that time is the first at or after an instant; the first frame of all always is."""
-        before, self.last = self.last, math.floor((seconds + ROUNDING) * self.fps)
+        before, self.last = self.last, math.floor((seconds + rounding) * self.fps)
         return self.last > before
 
 
@@ -138,12 +139,14 @@ class _TimedDecoder:
     Attributes:
         seconds: time of the last frame, since the first frame of the file.
         end: time of the last frame by the clock of the file, which need not start at 0.
+        rounding: seconds by which a time may lie before the instant that it means.
         claimed: duration in seconds that the header states.
     """
 
     def __init__(self, name: str, place: Path | Member, stop: Callable[[], bool]) -> None:
         self.name, self.place, self.stop = name, place, stop
         self.seconds = self.end = self.claimed = 0.0
+        self.rounding = ROUNDING
         self._lacks_times = False
 
     def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
@@ -153,6 +156,8 @@ class _TimedDecoder:
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             self.claimed = header_seconds(container, stream)
+            # Containers that count milliseconds date a frame of 33.3 ms at 33.
+            self.rounding = min(MOST_ROUNDING, max(ROUNDING, float(stream.time_base or 0) / 2))
             # AVI stores no presentation times: FFmpeg counts packets in file order, which B-frames make wrong.
             self._lacks_times = container.format.name == "avi" and stream.codec_context.has_b_frames
             frames = self._decoded(container, stream)
@@ -171,7 +176,7 @@ class _TimedDecoder:
                 if (
                     sought is not None
                     and sought.pts is not None
-                    and float((sought.pts - origin) * base) < start
+                    and float((sought.pts - origin) * base) < start - ROUNDING
                 ):
                     yield from self._with_times(chain([sought], frames), stream, origin)
                     return

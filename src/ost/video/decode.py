@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Sampling = Literal["uniform", "keyframes"]
 Pick = Callable[[int], list[int]]
-VERSION = "1"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
+VERSION = "2"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
 SAMPLINGS = ("uniform", "keyframes")
 MIN_DECODED = 0.5
 SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: that is as fast, and always exact
