@@ -165,3 +165,17 @@ def test_videos_that_are_kept_do_not_wait_for_a_full_batch(make_backbone, videos
     results = read_videos(fresh, inputs(), VIEWS, kept=AllButTheFirst(), batch_frames=10**6)
     next(results)
     assert len(taken) <= MOST_UNITS + 2
+
+
+def test_a_live_source_that_has_ended_keeps_no_thread(make_backbone):
+    def sources():
+        for i in range(30):
+            live = LiveFrames(f"camera {i}")
+            live.push(GREY)
+            live.close()
+            yield live
+
+    before, most = threading.active_count(), 0
+    for _ in read_videos(make_backbone(), sources(), FrameRate(), decoders=1):
+        most = max(most, threading.active_count() - before)
+    assert most < 10

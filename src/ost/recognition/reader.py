@@ -132,11 +132,16 @@ class _Reader:
     ahead: int
     batch_frames: int
     coming: deque[_Decoding] = field(default_factory=deque["_Decoding"])
-    live: list[DaemonPool] = field(default_factory=list["DaemonPool"])
 
     def close(self) -> None:
         """Stop the decoder threads."""
-        for pool in (self.pool, *self.live):
+        while self.coming:
+            self._leave_first()
+        self.pool.close()
+
+    def _leave_first(self) -> None:
+        """Drop the first video in progress, and the thread of a live source with it."""
+        if (pool := self.coming.popleft().pool) is not self.pool:
             pool.close()
 
     def results(self, videos: Iterator[Source]) -> Iterator[Reading | VideoError]:
@@ -147,7 +152,7 @@ class _Reader:
             with activity("decoding"):
                 unit = self.coming[0].take()
             if unit is None or unit.last:
-                self.coming.popleft()
+                self._leave_first()
             if unit is not None:
                 batch.append(unit)
             # Filled by counting and never by the clock, so that the same videos share a batch every time.
@@ -155,7 +160,7 @@ class _Reader:
             if batch and (full or batch[0].found or not self.coming):
                 yield from self._finished(batch)
                 if isinstance(batch[-1].found, VideoError) and not batch[-1].last:
-                    self.coming.popleft()  # nothing of a video comes after its failure
+                    self._leave_first()  # nothing of a video comes after its failure
                 batch = []
             # After the answers: an iterable may give its next video late.
             self._submit(videos)
@@ -170,7 +175,6 @@ class _Reader:
             pool = self.pool
             if isinstance(video, LiveFrames):  # waits for frames, and would keep a decoder from all others
                 pool = DaemonPool(1, "live")
-                self.live.append(pool)
             self.coming.append(_Decoding(pool, self.decoder.units(video)))
 
     def _finished(self, batch: Sequence[Unit]) -> Iterator[Reading | VideoError]:

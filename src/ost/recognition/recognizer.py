@@ -41,7 +41,6 @@ class Recognizer:
         self.backbone = backbone
         self.cache = cache
         self.settings = settings or Settings()
-        self._lock = Lock()
         self._last_store: tuple[Views, Store] | None = None
         self._heads: dict[tuple[str, tuple[Kind, ...]], ClassHead] = {}
         self._lock = Lock()
