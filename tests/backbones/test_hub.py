@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,13 +19,15 @@ from ost.backbones.load import load_backbone
 from ost.backbones.resolve import find_weights
 from ost.errors import UsageError, WeightsError
 from ost.weights.hub import fetch, show_licence_once
+from ost.weights.pins import PINS, Pin
 from ost.weights.published import PUBLISHED
 
 from .makers import pixels, write_open_clip, write_ost, write_safetensors
 
 OPENAI = BACKBONES["ViT-B-16/openai"].weights
 K400 = PUBLISHED["ost/k400"].weights
-SAFETENSORS, BIN = (f"/{OPENAI.repo}/resolve/main/{file}" for file in OPENAI.files)
+PINNED = PINS[OPENAI.repo]
+SAFETENSORS, BIN = (f"/{OPENAI.repo}/resolve/{PINNED.revision}/{file}" for file in OPENAI.files)
 SPACE = f"/spaces/{K400.repo}/resolve/main/{K400.files[0]}"
 HELP = 'download that file by other means and pass it with weights=FILE, or use name="lite"'
 
@@ -73,10 +76,11 @@ class Hub:
                 if "/resolve/" in self.path:  # huggingface_hub also asks for things of its own
                     hub.requests.append((self.command, self.path, self.headers.get("Range")))
                 content = hub.files.get(self.path)
+                commit = PINNED.revision if PINNED.revision in self.path else "c" * 40
                 status, code = hub.refusals.get(self.path, (404, "EntryNotFound"))
                 if content is None or self.path in hub.refusals or (hub.broken and not hub.answers_again):
                     self.send_response(500 if hub.broken else status)
-                    self.send_header("X-Repo-Commit", "c" * 40)
+                    self.send_header("X-Repo-Commit", commit)
                     if not hub.broken:
                         self.send_header("X-Error-Code", code)
                     self.send_header("Content-Length", "0")
@@ -87,7 +91,7 @@ class Hub:
                 )
                 self.send_response(206 if start else 200)
                 self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-                self.send_header("X-Repo-Commit", "c" * 40)
+                self.send_header("X-Repo-Commit", commit)
                 self.send_header("Content-Length", str(len(content) - start))
                 if start:
                     self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -115,6 +119,8 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50_000)  # else 10 MB are the least that is kept
+    # The files that this hub plays with are small and random, so their hashes are not those of the real ones.
+    monkeypatch.setitem(PINS, OPENAI.repo, Pin(PINNED.revision))
     monkeypatch.setattr(time, "sleep", lambda _: None)  # huggingface_hub waits a second before it goes on
     yield hub
     close_session()
@@ -196,6 +202,7 @@ def test_where_there_are_no_safetensors_the_older_file_is_taken(hub, state, tmp_
     ("status", "code", "reason"),
     [
         (404, "EntryNotFound", "the repository has no such file"),
+        (404, "RevisionNotFound", "the hub does not have the revision of it that is known to be right"),
         (404, "RepoNotFound", "the hub has no such repository"),
         (401, "RepoNotFound", "the hub has no such repository, or shows it only after `hf auth login`"),
         (403, "GatedRepo", "its owner asks you to accept terms first"),
@@ -249,6 +256,20 @@ def test_a_file_that_arrives_damaged_is_never_used(hub, openai, monkeypatch):
     assert fetch(OPENAI, "x").read_bytes() == openai
 
 
+def test_a_file_that_is_not_the_one_that_its_name_stands_for_is_not_downloaded(hub, openai, monkeypatch):
+    monkeypatch.setitem(PINS, OPENAI.repo, PINNED)
+    assert f"has another file there, with the SHA-256 {hashlib.sha256(openai).hexdigest()[:12]}" in refusal()
+    assert hub.asked("GET") == []
+
+
+def test_each_pin_is_a_commit_of_a_repository_that_the_catalog_names():
+    files = {spec.weights.repo: spec.weights.files for name, spec in BACKBONES.items() if name != "lite"}
+    for repo, pin in PINS.items():
+        assert re.fullmatch("[0-9a-f]{40}", pin.revision)
+        assert set(pin.sha256) <= set(files[repo])
+        assert all(re.fullmatch("[0-9a-f]{64}", value) for value in pin.sha256.values())
+
+
 def test_without_a_network_it_fails_at_once(hub, openai, monkeypatch):
     hub.close()
     monkeypatch.undo()
@@ -273,10 +294,10 @@ def test_offline_mode_uses_the_cache_and_asks_nobody(cached, hub, openai, monkey
     assert hub.requests == []
 
 
-def test_the_environment_variables_of_huggingface_hub_count(hub, openai, tmp_path):
+def test_the_environment_variables_of_huggingface_hub_count(hub, k400, tmp_path):
     program = (
-        "from ost.backbones.catalog import BACKBONES; from ost.weights.hub import fetch\n"
-        "print(fetch(BACKBONES['ViT-B-16/openai'].weights, 'ViT-B-16/openai'))"
+        "from ost.weights.hub import fetch; from ost.weights.published import PUBLISHED\n"
+        "print(fetch(PUBLISHED['ost/k400'].weights, 'ost/k400'))"
     )
 
     def run(**settings):

@@ -11,6 +11,7 @@ from typing import Any
 from ost.activity import Activity, activity, watched
 from ost.errors import WeightsError, first_line
 from ost.files import cache_folder, file_hash, write_text
+from ost.weights.pins import PINS, Pin
 from ost.weights.published import HubFile
 
 LITE_REMEDY = "use {backbone=lite}, which needs no download"
@@ -19,7 +20,7 @@ LITE_REMEDIES = (LITE_REMEDY, LITE_REMEDY_ALONE)
 
 
 def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
-    """Return the local path of a hub file, downloading it if it is not in the cache.
+    """Return the local path of a hub file at its pinned revision, downloading it if it is not in the cache.
 
     A file in the cache is used without a request to the hub. An interrupted download is resumed. Mirrors and offline
     mode are huggingface_hub's own settings: HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
@@ -38,14 +39,15 @@ def fetch(file: HubFile, name: str, remedy: str = "{weights=FILE}") -> Path:
         HTTPError,  # pyright: ignore[reportPrivateImportUsage]
     )
 
+    pin = PINS.get(file.repo, Pin())
     for filename in file.files:
-        cached = try_to_load_from_cache(file.repo, filename, repo_type=file.repo_type)
+        cached = try_to_load_from_cache(file.repo, filename, revision=pin.revision, repo_type=file.repo_type)
         if isinstance(cached, str):
             return Path(cached)
     reason = ""
     for filename in file.files:
         try:
-            return _download(file, filename)
+            return _download(file, filename, pin)
         except (EntryNotFoundError, HTTPError, OSError) as error:
             reason = _reason(error)
             if not isinstance(error, EntryNotFoundError):
@@ -65,6 +67,7 @@ def _reason(error: Exception) -> str:
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     line = first_line(error)
@@ -77,6 +80,8 @@ def _reason(error: Exception) -> str:
             )
         case RepositoryNotFoundError():
             return "the hub has no such repository, or shows it only after `hf auth login`"
+        case RevisionNotFoundError():
+            return "the hub does not have the revision of it that is known to be right"
         case LocalEntryNotFoundError():
             return f"it is not in the cache and the hub cannot be reached ({line})"
         case EntryNotFoundError():
@@ -87,19 +92,23 @@ def _reason(error: Exception) -> str:
             return f"it is not in the cache and the download failed ({line})"
 
 
-def _download(file: HubFile, filename: str) -> Path:
+def _download(file: HubFile, filename: str, pin: Pin) -> Path:
     """Download a file with huggingface_hub into its cache, and check its hash."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    location = {"repo_id": file.repo, "filename": filename, "revision": pin.revision}
     # Requested first: hf_hub_download alone retries for half a minute before it reports that there is no network.
-    metadata = get_hf_file_metadata(hf_hub_url(file.repo, filename, repo_type=file.repo_type))
+    metadata = get_hf_file_metadata(hf_hub_url(**location, repo_type=file.repo_type))
     if metadata.etag is None or metadata.commit_hash is None:
         raise OSError(f"what answers at {constants.ENDPOINT} is not a hub")
+    on_hub = metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag) else None  # of a large file
+    expected = pin.sha256.get(filename, on_hub)
+    if on_hub and on_hub != expected:
+        raise OSError(f"{constants.ENDPOINT} has another file there, with the SHA-256 {metadata.etag[:12]}")
     with activity(f"downloading {file.repo.split('/')[-1]}, MB") as download:
         progress = _progress_class(download) if watched() else None
-        path = Path(hf_hub_download(file.repo, filename, repo_type=file.repo_type, tqdm_class=progress))
-    is_sha256 = re.fullmatch("[0-9a-f]{64}", metadata.etag)  # the hub's etag of a large file
-    if is_sha256 and file_hash(path) != metadata.etag:
+        path = Path(hf_hub_download(**location, repo_type=file.repo_type, tqdm_class=progress))
+    if expected and file_hash(path) != expected:
         path.resolve().unlink()
         path.unlink()
         raise OSError("it arrived damaged; try again")
