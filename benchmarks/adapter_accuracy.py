@@ -21,13 +21,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ost.backbones.load import load_backbone
-from ost.datasets.manifest import Clip, manifest_text, read_manifest
+from ost.datasets.manifest import LabelledVideo, manifest_text, read_manifest
 from ost.descriptors.spec import resolve
 from ost.errors import VideoError
 from ost.recipes import adapter
 from ost.recognition.embed import class_head
-from ost.recognition.store import Views, stacked, stored_embeddings
-from ost.train.adapter import Examples, accuracy, fit_adapter, some, zero_shot_accuracy
+from ost.recognition.store import Views, concatenate, stored_embeddings
+from ost.train.adapter import Examples, accuracy, fit_adapter, select_examples, zero_shot_accuracy
 from ost.train.task import make_task
 
 
@@ -40,7 +40,7 @@ def logistic(examples: Examples, held_out: Examples) -> float:
     return float(model.score(scaler.transform(pooled[1]), held_out.labels.numpy()))
 
 
-def timed_command(clips: list[Clip], shots: int, classes: str) -> float:
+def timed_command(clips: list[LabelledVideo], shots: int, classes: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder, "clips.csv")
         manifest.write_text(manifest_text(clips), encoding="utf-8")
@@ -78,11 +78,11 @@ def main() -> None:
     if broken := [found for found in everything if isinstance(found, VideoError)]:
         raise broken[0]
     rows = {str(clip.path): i for i, clip in enumerate(clips)}
-    frames, head = stacked(everything), class_head(backbone, pack, config.kinds)
+    frames, head = concatenate(everything), class_head(backbone, pack, config.kinds)
 
     def examples(labelled) -> Examples:
         whole = Examples(frames, torch.zeros(len(clips), dtype=torch.long))
-        chosen = some(whole, [rows[path] for path in labelled.paths])
+        chosen = select_examples(whole, [rows[path] for path in labelled.paths])
         return Examples(chosen.frames, torch.tensor(labelled.labels))
 
     print(f"{len(clips)} clips, {len(labels)} classes, chance {1 / len(labels):.1%}, {options.draws} draws\n")

@@ -30,12 +30,12 @@ from torch.nn.functional import interpolate, normalize
 
 from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack
 from ost.descriptors.shipped import shipped_pack
 from ost.device import cpu_has_fast_bf16
-from ost.evaluate.question import Question
-from ost.evaluate.run import answer
+from ost.evaluate.lists import EvaluationList
+from ost.evaluate.run import score_lists
 from ost.recognition.embed import class_head
 from ost.recognition.reader import decode_views
 from ost.recognition.recognizer import Settings
@@ -195,8 +195,10 @@ class Compared:
 
     def answered(self, backbone: Backbone) -> torch.Tensor:
         """Logits [n, A]."""
-        question = Question(self.name, self.pack, [Clip(path, self.pack.names[0]) for path in self.videos])
-        ((found,),) = answer(backbone, [question], self.settings).values()
+        video_list = EvaluationList(
+            self.name, self.pack, [LabelledVideo(path, self.pack.names[0]) for path in self.videos]
+        )
+        ((found,),) = score_lists(backbone, [video_list], self.settings).values()
         if found.unreadable:
             raise SystemExit(f"cannot be read: {found.unreadable}")
         return torch.from_numpy(found.logits)

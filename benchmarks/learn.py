@@ -38,7 +38,7 @@ from ost.recognition.recognizer import Recognizer, Settings
 from ost.train.config import TrainConfig
 from ost.train.log import Event, read_log
 from ost.train.loop import train
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 from ost.train.validate import Labelled
 from ost.types import BOTH, FrameEmbeddings, Kind
 
@@ -169,7 +169,7 @@ def config(start: Path, epochs: int, layers: int) -> TrainConfig:
     )
 
 
-def run_once(name: str, settings: TrainConfig, task: Task, folder: Path) -> Path:
+def run_once(name: str, settings: TrainConfig, task: TrainingTask, folder: Path) -> Path:
     """Train, saying a line for each validation; the weights."""
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -185,7 +185,7 @@ def run_once(name: str, settings: TrainConfig, task: Task, folder: Path) -> Path
     return train(settings, task, folder, device="cpu", watch=tell).weights
 
 
-def make_world(root: Path, sizes: Sizes) -> tuple[Task, list[Question]]:
+def make_world(root: Path, sizes: Sizes) -> tuple[TrainingTask, list[Question]]:
     """All clips; what is trained, and what is asked."""
     rng = np.random.default_rng(SEED)
     known, never = class_numbers(trained=True), class_numbers(trained=False)
@@ -203,7 +203,7 @@ def make_world(root: Path, sizes: Sizes) -> tuple[Task, list[Question]]:
         ask("never trained, among such", unknown, never, never),
         ask("never trained, among all", unknown, never, sorted(known + never)),
     ]
-    return Task(pack_of(known), shown, validated), questions
+    return TrainingTask(pack_of(known), shown, validated), questions
 
 
 Scores = dict[str, list[Score]]  # who -> of each question

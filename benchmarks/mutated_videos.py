@@ -254,7 +254,7 @@ class Worker:
     def start(self):
         command = [sys.executable, __file__, "--worker"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.base = self.ask(self.healthy, "uniform", 120)["peak"]
+        self.base = self.protocol_lists(self.healthy, "uniform", 120)["peak"]
 
     def stop(self):
         self.process.kill()
@@ -262,7 +262,7 @@ class Worker:
         self.process.stdin.close()
         self.process.stdout.close()
 
-    def ask(self, path, sampling, seconds):
+    def protocol_lists(self, path, sampling, seconds):
         self.process.stdin.write(json.dumps({"path": str(path), "sampling": sampling}) + "\n")
         self.process.stdin.flush()
         with selectors.DefaultSelector() as ready:
@@ -275,7 +275,7 @@ class Worker:
         return {"outcome": "crash", "cause": f"exit status {self.process.wait()}", "peak": 0}
 
     def decode(self, path, sampling):
-        answer = self.ask(path, sampling, LIMIT_SECONDS)
+        answer = self.protocol_lists(path, sampling, LIMIT_SECONDS)
         growth = max(0, answer["peak"] - self.base)
         if growth > LIMIT_BYTES:
             answer |= {"outcome": "memory", "cause": f"{growth >> 20} MiB more than a healthy video"}

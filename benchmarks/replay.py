@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from ost.descriptors.pack import Pack, PackClass
 from ost.ranks import Ranks
 from ost.train.config import TrainConfig
-from ost.train.data import Chunk
+from ost.train.data import TowerBatch
 from ost.train.learner import load_learner
-from ost.train.plan import Share
+from ost.train.plan import RankShare
 from ost.train.step import step_gradient
 from ost.types import Preprocess
 from ost.video.augment import NONE, Colour
@@ -63,11 +63,11 @@ def one_step(weights: str, clips: int, frames: int, chunk: int, target: str) -> 
         shape = (len(own), frames, 3, 32, 32)
         pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         chunks.append(
-            Chunk(pixels, torch.tensor([*own]), (Colour(),) * len(own), tuple(names[i] for i in own))
+            TowerBatch(pixels, torch.tensor([*own]), (Colour(),) * len(own), tuple(names[i] for i in own))
         )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    loss, _ = step_gradient(learner, (Share(tuple(() for _ in chunks), 1.0),), iter(chunks), Ranks())
+    loss, _ = step_gradient(learner, (RankShare(tuple(() for _ in chunks), 1.0),), iter(chunks), Ranks())
     seconds = time.perf_counter() - started
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     save_file({name: p.grad for name, p in learner.parameters.items()}, target)

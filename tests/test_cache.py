@@ -9,7 +9,7 @@ import pytest
 
 from ost import cache
 from ost.cache import Room, Use, parse_size, prune, readable_size, usage
-from ost.cli.cache import KindChoice
+from ost.cli.cache import CacheKind
 from ost.errors import UsageError
 
 
@@ -166,7 +166,7 @@ def test_the_command_shows_sizes_by_kind_and_prunes(folder, ost_command):
 
 
 def test_the_command_knows_all_kinds():
-    assert {kind.value for kind in KindChoice} == set(cache.KINDS)
+    assert {kind.value for kind in CacheKind} == set(cache.CACHE_KINDS)
 
 
 def test_a_limit_that_is_no_size_is_said_with_its_name(ost_command, monkeypatch):

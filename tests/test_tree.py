@@ -9,37 +9,12 @@ import ost
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(ost.__file__).parent
-# Names that two modules define with reason: a command and what it calls, the options of commands and what they set,
-# two pages, and words of the vocabulary that each room has its own of.
+# Names that two modules define with reason: a command and what it calls, the option of a command and what it sets, and
+# type variables.
 TWICE = {
     "commands": {"blend", "describe", "explain", "show", "train"},
-    "options": {"Backbone", "KindChoice", "Sampling", "Source", "Views", "Weights"},
-    "pages": {"render_page", "save_page"},
-    "of each room": {
-        "Answer",
-        "Chunk",
-        "Found",
-        "KINDS",
-        "Outcome",
-        "Pair",
-        "Part",
-        "Question",
-        "Row",
-        "Share",
-        "Speller",
-        "Task",
-    },
-    "sizes and limits": {
-        "CHUNK_ELEMENTS",
-        "FRAMES_AT_ONCE",
-        "MAX_BYTES",
-        "SCHEMA",
-        "TEXTS",
-        "TOKENS_AT_ONCE",
-        "TRIES",
-    },
-    "verbs": {"load", "opened", "prompts", "some", "stacked"},
-    "types": {"T", "Tell"},
+    "options": {"Backbone", "Sampling", "Views", "Weights"},
+    "type variables": {"T"},
 }
 
 

@@ -86,7 +86,7 @@ def load(
     dtype: str = "auto",
     **settings: Any,
 ) -> Recognizer:
-    """A recogniser over a backbone.
+    """Return a recogniser over a backbone.
 
     Args:
         name: "lite", a name of the catalog such as "ViT-B-16/openai" (the default), or any open_clip model
@@ -105,15 +105,15 @@ def load(
     from ost.backbones.load import load_backbone
     from ost.recognition.recognizer import Recognizer, Settings
 
-    wanted = Settings(**settings)
+    validated = Settings(**settings)
     backbone = load_backbone(
-        name, weights, blend_ratio=blend, original=blend_with, device=device, dtype=dtype, tell=_tell
+        name, weights, blend_ratio=blend, original=blend_with, device=device, dtype=dtype, notify=_notify
     )
-    return Recognizer(backbone, wanted)
+    return Recognizer(backbone, validated)
 
 
 def pack(spec: Spec) -> Pack:
-    """Classes with their descriptors: from names, a file, or the name of a shipped pack.
+    """Return classes with their descriptors: from names, a file, or the name of a shipped pack.
 
     Raises:
         PackError: the file is missing or malformed, or a class is empty or doubled.
@@ -123,7 +123,7 @@ def pack(spec: Spec) -> Pack:
     return resolve(spec)
 
 
-def _tell(line: str) -> None:
+def _notify(line: str) -> None:
     import logging
 
     logging.getLogger("ost").warning(line)

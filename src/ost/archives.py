@@ -109,7 +109,7 @@ def member_folder(path: str | Path) -> dict[str, Member] | None:
     return members(archive).folders.get(name, None if name else {})
 
 
-def opened(member: Member) -> BinaryIO:
+def open_member(member: Member) -> BinaryIO:
     """Read a member into memory, and return it as a binary file.
 
     Raises:

@@ -21,7 +21,7 @@ from ost.files import cache_folder
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-KINDS = {
+CACHE_KINDS = {
     "embeddings": "frame embeddings of videos",
     "heads": "embedded descriptors of packs",
     "lite": "class names of the lite backbone",
@@ -34,7 +34,7 @@ OURS = re.compile("(embeddings|heads|lite|archives)(-[0-9]+)?")
 LIMIT = "20 GB"
 KEPT_SHARE = 0.9  # of the limit, kept when pruning, so that not every new file prunes
 RUNS = "runs"
-TRIES = 5
+LOCK_TRIES = 5
 CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change too early
 UNFINISHED_SECONDS = 24 * 3600.0  # age from which a temporary file counts as left by a killed process
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -62,7 +62,7 @@ def kind_folder(kind: str) -> Path:
 def usage() -> dict[str, Usage]:
     """Return what the cache holds, by kind."""
     by_kind: dict[str, Usage] = {}
-    for kind in KINDS:
+    for kind in CACHE_KINDS:
         sizes = [file.bytes for file in _files(kind)]
         by_kind[kind] = Usage(len(sizes), sum(sizes))
     return by_kind
@@ -119,7 +119,7 @@ class Use:
         from filelock import FileLock, Timeout
 
         self._touched.clear()
-        for _ in range(TRIES):
+        for _ in range(LOCK_TRIES):
             # The start time is in the name, because trying the lock changes the time of the file.
             lock_path = cache_folder() / RUNS / f"{time.time() - CLOCK_GRAIN:.3f}-{uuid.uuid4().hex}.lock"
             try:
@@ -162,7 +162,7 @@ class Room:
         return _total_bytes() + count <= self.limit
 
 
-def prune(limit: int, kinds: Collection[str] = tuple(KINDS)) -> Usage:
+def prune(limit: int, kinds: Collection[str] = tuple(CACHE_KINDS)) -> Usage:
     """Delete the least recently used files until these kinds hold at most `limit` bytes; return what was deleted.
 
     Temporary files that a killed process left are deleted too.

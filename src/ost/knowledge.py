@@ -11,8 +11,8 @@ from ost.backbones.tokens import text_context
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, class_list
 from ost.descriptors.write.question import Question
-from ost.descriptors.write.run import Outcome, Written, write_pack
-from ost.descriptors.write.server import TIMEOUT_S, TRIES, Server
+from ost.descriptors.write.run import DescribedClass, Written, write_pack
+from ost.descriptors.write.server import REQUESTS_TRIED, TIMEOUT_S, Server
 
 NEIGHBOURS, ALIKE = 5, 0.3  # how many names, and the cosine from which one can be mistaken for another
 
@@ -29,10 +29,10 @@ def describe(
     backbone: str | None = None,
     temperature: float | None = None,
     at_once: int = 8,
-    tries: int = TRIES,
+    tries: int = REQUESTS_TRIED,
     timeout: float = TIMEOUT_S,
     overwrite: bool = False,
-    tell: Callable[[Outcome], None] = lambda _: None,
+    tell: Callable[[DescribedClass], None] = lambda _: None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Written:
     """Have an LLM write descriptors for classes, check them, and write the pack.
@@ -75,9 +75,9 @@ def describe(
     return written
 
 
-def question(wanted: Pack, *, count: int = 4, setting: str = "", language: str = "English") -> Question:
+def question(classes: Pack, *, count: int = 4, setting: str = "", language: str = "English") -> Question:
     """Return the question for every class of a list, with the names that it could be mistaken for."""
-    return Question(count, " ".join(setting.split()), language, neighbours(wanted.names))
+    return Question(count, " ".join(setting.split()), language, neighbours(classes.names))
 
 
 def neighbours(names: tuple[str, ...], most: int = NEIGHBOURS) -> dict[str, tuple[str, ...]]:

@@ -17,9 +17,9 @@ from ost.datasets.catalog import BENCHMARKS, class_names
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError
 from ost.runs import ABSENT, Missing
-from ost.sources import Found, listed_clips, own_clips
+from ost.sources import LabelledVideos, listed_videos, own_videos
 from ost.train.config import TrainConfig, with_settings
-from ost.train.task import Task, make_task
+from ost.train.task import TrainingTask, make_task
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sources:
 
     Attributes:
         videos: a folder per class, or the root of a benchmark or a list.
-        manifest: the videos to train on; see `ost.sources.own_clips`.
+        manifest: the videos to train on; see `ost.sources.own_videos`.
         held_out: the videos to validate on, in the same forms or as a folder per class.
         shots: videos per class; None takes all.
         classes: SPEC; empty takes the recipe's, or the labels of the videos.
@@ -66,7 +66,7 @@ class Sources:
 
 def prepare(
     name: str, sources: Sources, changes: Mapping[str, Any], settings: Sequence[str] = ()
-) -> tuple[TrainConfig, Task]:
+) -> tuple[TrainConfig, TrainingTask]:
     """Return the settings of a recipe, and the task: its classes and videos.
 
     Args:
@@ -84,15 +84,15 @@ def prepare(
     if sources.classes:
         config = config.but(classes=sources.classes)
     if recipe.benchmark is None:
-        training, names = own_clips(sources.videos, sources.manifest), None
+        training, names = own_videos(sources.videos, sources.manifest), None
     else:
         training, names = _benchmark_clips(recipe, sources, config.seed)
     held_out = _held_out_clips(recipe, sources, names)
     classes: Spec = sources.classes or (names and resolve(config.classes).select(names)) or config.classes
     picked = sources.shots if recipe.benchmark is None or sources.manifest else None
     task = make_task(
-        training.clips,
-        held_out.clips,
+        training.videos,
+        held_out.videos,
         classes,
         picked,
         config.seed,
@@ -102,7 +102,7 @@ def prepare(
     return config, replace(task, notices=(*training.notices, *held_out.notices))
 
 
-def _unusable(title: str, source: Found) -> list[Missing]:
+def _unusable(title: str, source: LabelledVideos) -> list[Missing]:
     """Return the videos of a list that cannot be used."""
     return [
         *(Missing(title, video, ABSENT) for video in source.missing),
@@ -110,7 +110,7 @@ def _unusable(title: str, source: Found) -> list[Missing]:
     ]
 
 
-def _benchmark_clips(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found, tuple[str, ...]]:
+def _benchmark_clips(recipe: Recipe, sources: Sources, seed: int) -> tuple[LabelledVideos, tuple[str, ...]]:
     """Return the videos to train on, and their classes."""
     benchmark = BENCHMARKS.find(recipe.benchmark or "")
     if "{shots}" in (recipe.train or "") and sources.shots is None:
@@ -118,27 +118,27 @@ def _benchmark_clips(recipe: Recipe, sources: Sources, seed: int) -> tuple[Found
     split = (recipe.train or recipe.held_out or "").format(shots=sources.shots, seed=seed)
     names = class_names(benchmark, split)
     if sources.manifest:
-        return own_clips(sources.videos, sources.manifest, names), names
+        return own_videos(sources.videos, sources.manifest, names), names
     if recipe.train:
-        return listed_clips(benchmark, split, sources.videos), names
+        return listed_videos(benchmark, split, sources.videos), names
     for train in ("train", "train.tar") if sources.videos else ():
         folder = Path(sources.videos or "", train)
         if folder.is_dir() or is_archive(folder):
-            return own_clips(folder, None), names
+            return own_videos(folder, None), names
     raise UsageError(
         f"the training list of {benchmark.title} is too long to come with the package; give the official list "
         "with --manifest and --videos, or a folder train/CLASS/ below --videos"
     )
 
 
-def _held_out_clips(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> Found:
+def _held_out_clips(recipe: Recipe, sources: Sources, names: tuple[str, ...] | None) -> LabelledVideos:
     if sources.held_out and (sources.held_out.is_dir() or is_archive(sources.held_out)):
-        return own_clips(sources.held_out, None)
+        return own_videos(sources.held_out, None)
     if sources.held_out:
-        return own_clips(sources.videos, sources.held_out, names, "test")
+        return own_videos(sources.videos, sources.held_out, names, "test")
     if recipe.benchmark is None or recipe.held_out is None or sources.videos is None:
-        return Found()
-    return listed_clips(BENCHMARKS.find(recipe.benchmark), recipe.held_out, sources.videos)
+        return LabelledVideos()
+    return listed_videos(BENCHMARKS.find(recipe.benchmark), recipe.held_out, sources.videos)
 
 
 def k400_zero_shot(shots: int | None = None) -> TrainConfig:
@@ -280,7 +280,7 @@ def _supervised_on(pack: str, scores: str) -> Callable[[int | None], TrainConfig
     return config
 
 
-def prompts(shots: int | None = None) -> TrainConfig:
+def learned_prompts(shots: int | None = None) -> TrainConfig:
     """Return settings for learning only context vectors, 10 + 10 in 12 layers of both towers: ViFi-CLIP's stage 2.
 
     Command: ost train prompts --videos clips/ --shots 4 --init-from ost/k400
@@ -355,7 +355,7 @@ def _recipes() -> dict[str, Recipe]:
         "few-shot": Recipe(few_shot, "your own clips: both towers"),
         "image-only": Recipe(image_only, "your own clips: the image tower"),
         "text-only": Recipe(text_only, "your own clips: the text tower"),
-        "prompts": Recipe(prompts, "your own clips: learned prompts, 10 in 12 layers"),
+        "prompts": Recipe(learned_prompts, "your own clips: learned prompts, 10 in 12 layers"),
         "prompts-base-to-novel": Recipe(
             prompts_base_to_novel, "your own clips: learned prompts, 16 in 9 layers"
         ),

@@ -9,36 +9,36 @@ from pathlib import Path
 from ost.archives import is_archive, members
 from ost.datasets.catalog import Benchmark, read_split
 from ost.datasets.folder import labelled_folder
-from ost.datasets.lists import Part, read_list
+from ost.datasets.lists import Subset, read_list
 from ost.datasets.locate import Located, locate_all
-from ost.datasets.manifest import Clip, is_manifest, read_manifest
+from ost.datasets.manifest import LabelledVideo, is_manifest, read_manifest
 from ost.errors import UsageError
 from ost.video.find import search
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelledVideos:
     """Labelled videos, and those that cannot be used.
 
     Attributes:
-        clips: the videos that were found.
+        videos: the videos that were found.
         missing: videos of a list without a file.
         notices: archives that cannot be read to their end, one sentence each.
         unclear: video of a list -> why its file is ambiguous.
     """
 
-    clips: list[Clip] = field(default_factory=list[Clip])
+    videos: list[LabelledVideo] = field(default_factory=list[LabelledVideo])
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     unclear: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def own_clips(
+def own_videos(
     videos: Path | None,
     manifest: Path | None,
     names: Sequence[str] | None = None,
-    part: Part = "train",
-) -> Found:
+    part: Subset = "train",
+) -> LabelledVideos:
     """Return the labelled videos that a user points at.
 
     Args:
@@ -63,20 +63,20 @@ def own_clips(
         paths = listing.paths + [path for path in listing.unread if path not in broken]
         notices = tuple(f"{path}: {trouble}" for path, trouble in broken.items())
         try:
-            return Found(labelled_folder(videos, paths), notices=notices)
+            return LabelledVideos(labelled_folder(videos, paths), notices=notices)
         except UsageError as error:
             if notices:
                 raise UsageError(f"{error} ({notices[0]})") from error
             raise
     if is_manifest(manifest):
-        return Found(read_manifest(manifest, root=videos))
+        return LabelledVideos(read_manifest(manifest, root=videos))
     if videos is None:
         raise UsageError(f"{manifest}: lists videos by name; give the folder they are in with --videos")
     located = locate_all(read_list(manifest, names, part), videos, title=str(manifest))
     return _from_located(located)
 
 
-def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found:
+def listed_videos(benchmark: Benchmark, split: str, videos: Path | None) -> LabelledVideos:
     """Return the videos of a benchmark's list, located below a folder.
 
     Raises:
@@ -92,6 +92,6 @@ def listed_clips(benchmark: Benchmark, split: str, videos: Path | None) -> Found
     return _from_located(located)
 
 
-def _from_located(located: Located) -> Found:
+def _from_located(located: Located) -> LabelledVideos:
     missing = tuple(entry.video for entry in located.missing)
-    return Found(located.clips, missing, located.notices, located.unclear)
+    return LabelledVideos(located.videos, missing, located.notices, located.unclear)

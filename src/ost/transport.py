@@ -32,7 +32,7 @@ MOST_SPAN = (
 )
 NEWTON_STEPS = 8  # per round; then solved problems leave the batch
 NEWTON_ROUNDS = 12
-CHUNK_ELEMENTS = 1 << 22  # similarities solved at once; the working set is about ten times 4 bytes each
+SOLVED_AT_ONCE = 1 << 22  # similarities solved at once; the working set is about ten times 4 bytes each
 
 
 class Convergence(NamedTuple):
@@ -241,7 +241,7 @@ def _marginal(mask: Tensor) -> Tensor:
 def _solve_all(problems: _Problems, eps: float) -> _Solved:
     """Solve a bounded number of problems at a time, which bounds the memory."""
     rows, columns, count = problems.sim.shape
-    step = max(1, CHUNK_ELEMENTS // (rows * columns))
+    step = max(1, SOLVED_AT_ONCE // (rows * columns))
     if count <= step:
         return _solve(problems, eps)
     parts = [_solve(problems.select(slice(start, start + step)), eps) for start in range(0, count, step)]

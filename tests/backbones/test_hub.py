@@ -164,10 +164,10 @@ def test_a_named_backbone_is_fetched_once(hub, openai):
 
 def test_published_weights_are_fetched_from_their_space_and_their_licence_is_told_once(hub, k400):
     told = []
-    model = load_backbone(weights="ost/k400", tell=told.append)
+    model = load_backbone(weights="ost/k400", notify=told.append)
     assert told == ["the weights ost/k400 are published under CC BY-NC-SA 4.0"]
     assert model.preprocess.interpolation == "bilinear"
-    load_backbone(weights="ost/k400", tell=told.append)
+    load_backbone(weights="ost/k400", notify=told.append)
     assert len(told) == 1
     assert {path for _, path, _ in hub.requests} == {SPACE}
 

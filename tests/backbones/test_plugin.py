@@ -38,7 +38,8 @@ class Spec:
 
         class Colours:
             name, weights_hash, fingerprint, precision = build.name, "c", "colours 1", "float32"
-            preprocess, templates, logit_scale, adapter = PIXELS, TEMPLATES, 10.0, None
+            preprocess, logit_scale, adapter = PIXELS, 10.0, None
+            text_context = TextContext(20, lambda text: len(text.split()), TEMPLATES)
             device, width = torch.device("cpu"), 3
 
             def trainable(self):

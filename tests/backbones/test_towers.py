@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from ost.backbones import clip
 from ost.backbones.catalog import BACKBONES
-from ost.backbones.clip import ClipBackbone, open_clip_config, told_by_shapes
+from ost.backbones.clip import ClipBackbone, is_determined_by_shapes, open_clip_config
 from ost.backbones.load import load_backbone
 from ost.backbones.resolve import find_spec
 from ost.errors import UsageError, WeightsError
@@ -180,7 +180,7 @@ def test_every_other_model_that_open_clip_publishes_is_known_by_its_name():
 
 
 def test_the_name_of_an_architecture_tells_its_activation_where_the_shapes_tell_the_rest():
-    told = [name for name in open_clip.list_models() if told_by_shapes(open_clip_config(name))]
+    told = [name for name in open_clip.list_models() if is_determined_by_shapes(open_clip_config(name))]
     assert {"ViT-B-16", "ViT-L-14-quickgelu"} <= set(told)
     assert {"ViT-H-14", "RN50", "ViT-L-14-CLIPA", "PE-Core-B-16"}.isdisjoint(told)
     for name in told:
@@ -269,7 +269,7 @@ def other(request, tmp_path, monkeypatch):
 def test_other_models_equal_open_clip_and_account_for_every_tensor(other, tmp_path):
     theirs, path, size = other
     ours = load(path, "tiny-other")
-    assert (ours.preprocess.size, ours.context_length) == (size, 16)
+    assert (ours.preprocess.size, ours.text_context.limit) == (size, 16)
     image = theirs.encode_image(pixels(1, size))
     text = theirs.encode_text(open_clip.tokenize(TEXTS, context_length=16), normalize=True)
     torch.testing.assert_close(ours.embed_frames(pixels(1, size)), image, rtol=0, atol=1e-6)

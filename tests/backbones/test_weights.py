@@ -137,7 +137,7 @@ def test_every_tensor_is_accounted_for(change, message, write, state, tmp_path):
 
 def test_a_file_that_tells_no_activation_wants_a_name(state, tmp_path):
     write_open_clip(state, path := tmp_path / "clip.pt")
-    with pytest.raises(WeightsError, match="does not tell its activation; name the architecture"):
+    with pytest.raises(WeightsError, match="does not state its activation; name the architecture"):
         load_backbone(weights=path)
     plain, quick = (embeddings(path, f"ViT-B-16{suffix}") for suffix in ("", "-quickgelu"))
     assert not torch.allclose(plain, quick, atol=1e-3)

@@ -203,7 +203,7 @@ def test_help_tells_what_a_command_is_for(command):
 def test_the_bar_of_a_class_that_is_out_of_the_question_is_empty(capsys):
     from types import SimpleNamespace
 
-    from ost.cli.show import show_prediction
+    from ost.cli.recognize import show_prediction
     from ost.cli.terminal import stdout
 
     shares = {"sure": 0.979, "hardly": 0.0205, "not at all": 0.0004}

@@ -8,9 +8,9 @@ import pytest
 from ost.datasets.folder import labelled_folder
 from ost.datasets.lists import Entry
 from ost.datasets.locate import Locator, locate_all
-from ost.datasets.manifest import Clip, read_manifest
+from ost.datasets.manifest import LabelledVideo, read_manifest
 from ost.errors import UsageError
-from ost.sources import own_clips
+from ost.sources import own_videos
 from ost.video.find import find_videos
 
 
@@ -80,7 +80,7 @@ def entry(video, label="run"):
 def test_a_video_is_found_in_an_archive_that_people_keep(root, video, place):
     home = root(place, "elsewhere.tar/other.avi")
     assert Locator(home).find(video) == home / place
-    assert locate_all([entry(video)], home) == ([Clip(home / place, "run")], [], (), {})
+    assert locate_all([entry(video)], home) == ([LabelledVideo(home / place, "run")], [], (), {})
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,17 @@ def test_labels_are_the_names_of_folders_or_of_archives(root):
 def test_own_clips_come_from_an_archive_and_its_break_is_told(root):
     home = root("all.tar/run/a.avi", "all.tar/walk/b.avi", "all.tar/walk/c.avi")
     path = home / "all.tar"
-    clips = [Clip(path / "run/a.avi", "run"), Clip(path / "walk/b.avi", "walk")]
-    assert own_clips(path, None).clips == [*clips, Clip(path / "walk/c.avi", "walk")]
-    assert own_clips(path, None).notices == own_clips(home, None).notices == ()
+    clips = [LabelledVideo(path / "run/a.avi", "run"), LabelledVideo(path / "walk/b.avi", "walk")]
+    assert own_videos(path, None).videos == [*clips, LabelledVideo(path / "walk/c.avi", "walk")]
+    assert own_videos(path, None).notices == own_videos(home, None).notices == ()
     path.write_bytes(path.read_bytes()[:2200])
     for place in (path, home):
-        found = own_clips(place, None)
-        assert found.clips == clips
+        found = own_videos(place, None)
+        assert found.videos == clips
         assert found.notices == (f"{path}: it breaks off before its end; 2 files in it can be read",)
     path.write_bytes(b"text")
     with pytest.raises(UsageError, match=r"at least two classes \(.*all\.tar: it is no tar archive"):
-        own_clips(home, None)
+        own_videos(home, None)
 
 
 def test_a_list_is_found_in_an_archive_with_its_notices(root, tmp_path):
@@ -202,12 +202,12 @@ def test_a_list_is_found_in_an_archive_with_its_notices(root, tmp_path):
     path = home / "all.tar"
     path.write_bytes(path.read_bytes()[:1200])
     (tmp_path / "list.txt").write_text("run/a.avi 0\nwalk/b.avi 1\n")
-    found = own_clips(home, tmp_path / "list.txt", ("run", "walk"))
-    assert found.clips == [Clip(path / "run/a.avi", "run")]
+    found = own_videos(home, tmp_path / "list.txt", ("run", "walk"))
+    assert found.videos == [LabelledVideo(path / "run/a.avi", "run")]
     assert found.missing == ("walk/b.avi",) and "breaks off" in found.notices[0]
 
 
 def test_the_paths_of_a_manifest_may_lead_into_archives(root):
     home = root("clips.tar/x.avi")
     (home / "list.csv").write_text("path,label\nclips.tar/x.avi,run\n")
-    assert read_manifest(home / "list.csv") == [Clip(home / "clips.tar" / "x.avi", "run")]
+    assert read_manifest(home / "list.csv") == [LabelledVideo(home / "clips.tar" / "x.avi", "run")]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ost.datasets.folder import labelled_folder, pick_shots
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.errors import UsageError
 
 quick = settings(max_examples=50, deadline=None)
@@ -17,7 +17,9 @@ quick = settings(max_examples=50, deadline=None)
 
 def clips_of(sizes):
     """So many clips of each class."""
-    return [Clip(Path(label) / f"{i}.mp4", label) for label, size in sizes.items() for i in range(size)]
+    return [
+        LabelledVideo(Path(label) / f"{i}.mp4", label) for label, size in sizes.items() for i in range(size)
+    ]
 
 
 sizes = st.dictionaries(st.text("abcö /", min_size=1, max_size=6), st.integers(3, 9), min_size=1, max_size=5)
@@ -80,9 +82,9 @@ def test_a_videos_label_is_the_folder_it_lies_in():
     found = [root / "b" / "2.mp4", root / "a" / "3.mp4", str(root / "part" / "b" / "1.mp4")]
     clips = labelled_folder(root, found)
     assert clips == [
-        Clip(root / "a" / "3.mp4", "a"),
-        Clip(root / "b" / "2.mp4", "b"),
-        Clip(root / "part" / "b" / "1.mp4", "b"),
+        LabelledVideo(root / "a" / "3.mp4", "a"),
+        LabelledVideo(root / "b" / "2.mp4", "b"),
+        LabelledVideo(root / "part" / "b" / "1.mp4", "b"),
     ]
     assert labelled_folder(str(root), reversed(found)) == clips
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ost.datasets import locate
 from ost.datasets.lists import Entry
 from ost.datasets.locate import Locator, locate_all
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.errors import UsageError
 
 ID = "-_aB3.dEfgH_000008_000018"
@@ -194,9 +194,9 @@ def test_found_videos_become_clips_with_all_their_labels_and_the_rest_is_given_b
     entries = [Entry("a.avi", ("run", "walk"), None), entry("c.avi"), entry("b.avi", "walk"), entry("a.avi")]
     clips, missing, *_ = locate_all(entries, home)
     assert clips == [
-        Clip(home / "run/a.avi", "run", ("walk",)),
-        Clip(home / "walk/b.mp4", "walk"),
-        Clip(home / "run/a.avi", "run"),
+        LabelledVideo(home / "run/a.avi", "run", ("walk",)),
+        LabelledVideo(home / "walk/b.mp4", "walk"),
+        LabelledVideo(home / "run/a.avi", "run"),
     ]
     assert missing == [entry("c.avi")]
 
@@ -212,14 +212,14 @@ def test_nothing_found_says_what_was_expected(root):
 def test_a_video_that_two_entries_could_mean_is_that_of_the_nearer(root):
     home = root("train/x.avi")
     clips, missing, *_ = locate_all([entry("val/x.avi", "walk"), entry("train/x.avi", "run")], home)
-    assert (clips, missing) == ([Clip(home / "train/x.avi", "run")], [entry("val/x.avi", "walk")])
+    assert (clips, missing) == ([LabelledVideo(home / "train/x.avi", "run")], [entry("val/x.avi", "walk")])
 
 
 def test_a_file_that_two_entries_mean_equally_is_neither_and_loses_no_other(root):
     home = root("x.avi", "y.avi")
     entries = [entry("val/x.avi", "walk"), entry("train/x.avi", "run"), entry("y.avi", "run")]
     clips, missing, _, unclear = locate_all(entries, home)
-    assert (clips, missing) == ([Clip(home / "y.avi", "run")], [])
+    assert (clips, missing) == ([LabelledVideo(home / "y.avi", "run")], [])
     assert unclear["val/x.avi"].startswith(f"{home}/x.avi can be it or train/x.avi of the list")
     assert unclear["train/x.avi"].startswith(f"{home}/x.avi can be it or val/x.avi of the list")
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ost.datasets.manifest import MAX_ROWS, Clip, is_manifest, manifest_text, read_manifest
+from ost.datasets.manifest import MAX_ROWS, LabelledVideo, is_manifest, manifest_text, read_manifest
 from ost.descriptors.spec import resolve
 from ost.errors import UsageError
-from ost.evaluate.protocols import ask_own
+from ost.evaluate.protocols import own_lists
 from ost.recipes import Sources, prepare
-from ost.sources import own_clips
+from ost.sources import own_videos
 
 
 def written(tmp_path, text, encoding="utf-8"):
@@ -36,8 +36,8 @@ def stored(tmp_path, columns, name="clips.parquet", **options):
 def test_paths_are_relative_to_the_manifest_and_may_hold_anything(tmp_path, mark):
     path = written(tmp_path, mark + 'label,path,more\nrun,"a b, ""c"".mp4",1\n走る,ü/x.avi,2\n')
     assert read_manifest(path) == [
-        Clip(tmp_path / 'a b, "c".mp4', "run"),
-        Clip(tmp_path / "ü" / "x.avi", "走る"),
+        LabelledVideo(tmp_path / 'a b, "c".mp4', "run"),
+        LabelledVideo(tmp_path / "ü" / "x.avi", "走る"),
     ]
 
 
@@ -54,7 +54,7 @@ def test_csv_and_parquet_hold_the_same_videos(tmp_path, videos, group, dictionar
     expected = {}
     for path, labels in videos.items():
         expected.setdefault(tmp_path / path, []).extend(labels)
-    clips = [Clip(path, own[0], tuple(dict.fromkeys(own))[1:]) for path, own in expected.items()]
+    clips = [LabelledVideo(path, own[0], tuple(dict.fromkeys(own))[1:]) for path, own in expected.items()]
     rows = [(path, label) for path, labels in videos.items() for label in labels]
     text = io.StringIO(newline="")
     csv.writer(text).writerows([("path", "label"), *rows])
@@ -82,7 +82,7 @@ def test_csv_and_parquet_hold_the_same_videos(tmp_path, videos, group, dictionar
     ],
 )
 def test_a_video_has_the_labels_of_all_its_rows(tmp_path, text, labels):
-    clips = [Clip(tmp_path / "a.mp4", labels[0], tuple(labels[1:]))]
+    clips = [LabelledVideo(tmp_path / "a.mp4", labels[0], tuple(labels[1:]))]
     path = written(tmp_path, text)
     assert is_manifest(path)
     assert read_manifest(path) == clips
@@ -92,8 +92,8 @@ def test_a_video_has_the_labels_of_all_its_rows(tmp_path, text, labels):
 def test_videos_are_in_the_order_of_their_first_rows(tmp_path):
     path = written(tmp_path, "path,label\nb.mp4,run\na.mp4,run\nb.mp4,walk\n")
     assert read_manifest(path) == [
-        Clip(tmp_path / "b.mp4", "run", ("walk",)),
-        Clip(tmp_path / "a.mp4", "run"),
+        LabelledVideo(tmp_path / "b.mp4", "run", ("walk",)),
+        LabelledVideo(tmp_path / "a.mp4", "run"),
     ]
 
 
@@ -163,11 +163,14 @@ def test_texts_of_parquet_may_be_stored_in_any_way(tmp_path, kind, several):
     labels = pa.array([["run", "walk"], ["swim", "run"]], several(pa.string()))
     columns = {"path": pa.array(["a", "b"]).cast(kind), "labels": labels, "more": [{"x": 1}] * 2}
     path = stored(tmp_path, columns, "clips.list")
-    expected = [Clip(tmp_path / "a", "run", ("walk",)), Clip(tmp_path / "b", "swim", ("run",))]
+    expected = [
+        LabelledVideo(tmp_path / "a", "run", ("walk",)),
+        LabelledVideo(tmp_path / "b", "swim", ("run",)),
+    ]
     assert is_manifest(path)
     assert read_manifest(path) == expected
     columns["label"] = pa.array(["walk", None]).cast(kind)
-    expected[0] = Clip(tmp_path / "a", "walk", ("run",))
+    expected[0] = LabelledVideo(tmp_path / "a", "walk", ("run",))
     assert read_manifest(stored(tmp_path, columns)) == expected
 
 
@@ -237,7 +240,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
 
 def test_a_dot_in_the_name_of_another_column_means_nothing(tmp_path):
     path = stored(tmp_path, {"path.x": [1], "path": ["a"], "label": ["run"], "label.y": ["z"]})
-    assert read_manifest(path) == [Clip(tmp_path / "a", "run")]
+    assert read_manifest(path) == [LabelledVideo(tmp_path / "a", "run")]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"path,label\na,b\n", b"PAR1\0\0\0\0PAR1"])
@@ -364,13 +367,13 @@ def test_a_video_that_is_listed_twice_is_one_video_wherever_it_lies(own, form, t
     else:
         stored(own, dict(zip(("path", "label"), zip(*ROWS, strict=True), strict=True)), path.name)
     clips = [
-        Clip(own / "x.mp4", "run"),
-        Clip(own / "clips.tar" / "a.mp4", "walk"),
-        Clip(own / "frames" / "a", "swim", ("run",)),
+        LabelledVideo(own / "x.mp4", "run"),
+        LabelledVideo(own / "clips.tar" / "a.mp4", "walk"),
+        LabelledVideo(own / "frames" / "a", "swim", ("run",)),
     ]
-    assert own_clips(None, path).clips == clips
-    (question,) = ask_own(None, path)
-    assert question.pack.names == ("run", "swim", "walk") and question.clips == clips
+    assert own_videos(None, path).videos == clips
+    (video_list,) = own_lists(None, path)
+    assert video_list.pack.names == ("run", "swim", "walk") and video_list.videos == clips
     _, task = prepare("few-shot", Sources(manifest=path), {})
     assert task.clips.paths == tuple(str(clip.path) for clip in clips)
     for found in checked(tiny, path, only_labelled=False):

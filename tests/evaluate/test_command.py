@@ -101,7 +101,7 @@ def test_half_class_protocols_run_with_ten_draws(name, evaluate, stand_in, tmp_p
     code, out, _, told = evaluate(name, "--videos", root)
     rows = asked(told)["rows"]
     assert code == 1 and {row["classes"] for row in rows} == {len(class_names(benchmark)) // 2}
-    empty = set(protocol.lists) - {row["title"] for row in rows}
+    empty = set(protocol.titles) - {row["title"] for row in rows}
     assert all(title in out for title in empty), "a draw without videos is named and in no mean"
     assert f"mean of {len(rows)}" in out
     ((who, number),) = printed(name).items()

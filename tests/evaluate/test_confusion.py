@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from ost.evaluate.confusion import Confused, confusion, worst_pairs
-from ost.evaluate.run import Answer
+from ost.evaluate.run import ListScores
 
 
 @st.composite
@@ -23,7 +23,7 @@ def answers(draw, several=False, least=1):
 
 def answer(logits, truth):
     n, classes = truth.shape
-    return Answer(
+    return ListScores(
         "own",
         tuple(f"class {a}" for a in range(classes)),
         tuple(f"{i}.mp4" for i in range(n)),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ost.evaluate.examples import examples
-from ost.evaluate.run import Answer
+from ost.evaluate.run import ListScores
 
 ALL = 10_000
 
@@ -14,7 +14,7 @@ ALL = 10_000
 def answer(logits, truth, paths=None, title="own"):
     truth = np.asarray(truth, bool)
     names = tuple(f"class {a}" for a in range(truth.shape[1]))
-    return Answer(
+    return ListScores(
         title,
         names,
         tuple(paths or (f"{i}.mp4" for i in range(len(truth)))),
@@ -56,11 +56,11 @@ def shown(found, path):
 def test_wins_are_right_as_asked_and_wrong_by_the_baseline_and_losses_the_other_way(protocol, outcome):
     lists, baseline = protocol
     for example in examples(lists, baseline, outcome, ALL):
-        own, said = shown(lists[example.question], example.path)
-        _, before = shown(baseline[example.question], example.path)
+        own, said = shown(lists[example.list_index], example.path)
+        _, before = shown(baseline[example.list_index], example.path)
         right, wrong = (said, before) if outcome == "win" else (before, said)
         assert right in own and wrong not in own
-        assert (example.outcome, example.said, example.baseline) == (outcome, said, before)
+        assert (example.outcome, example.predicted, example.baseline) == (outcome, said, before)
         assert example.truth == right
 
 
@@ -69,7 +69,7 @@ def test_wins_are_right_as_asked_and_wrong_by_the_baseline_and_losses_the_other_
 def test_losses_are_the_wins_of_the_baseline(protocol):
     lists, baseline = protocol
     turned = [
-        win._replace(outcome="loss", said=win.baseline, baseline=win.said)
+        win._replace(outcome="loss", predicted=win.baseline, baseline=win.predicted)
         for win in examples(baseline, lists, "win", ALL)
     ]
     assert examples(lists, baseline, "loss", ALL) == turned
@@ -133,7 +133,7 @@ def test_the_order_does_not_depend_on_the_scale_of_a_ways_logits(seed, outcome):
     made = [pair(rng, paths=[f"{k} {i}.mp4" for i in range(30)]) for k in range(2)]
     lists, baseline = [a for a, _ in made], [b for _, b in made]
     expected = examples(lists, baseline, outcome, ALL)
-    assert len({example.question for example in expected}) == 2
+    assert len({example.list_index for example in expected}) == 2
     assert examples(scaled(lists, 7), baseline, outcome, ALL) == expected
     assert examples(lists, scaled(baseline, 7), outcome, ALL) == expected
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ost.backbones.base import prepared
 from ost.backbones.lite.minilm import MiniLM
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import PackError, UsageError
 from ost.evaluate.pack import check_pack
@@ -91,10 +91,10 @@ class ColourBackbone:
     fingerprint, adapter, device, width = "colours", None, torch.device("cpu"), 3
 
     def __init__(self):
-        from ost.types import Preprocess, Templates
+        from ost.types import Preprocess, Templates, TextContext
 
         self.preprocess = Preprocess(8, 8, "bilinear", False, (0.0,) * 3, (1.0,) * 3)
-        self.templates = Templates("{descriptor}", "{descriptor}", "{name}")
+        self.text_context = TextContext(77, len, Templates("{descriptor}", "{descriptor}", "{name}"))
         self.frames_seen = 0
 
     def embed_frames(self, pixels):
@@ -127,7 +127,7 @@ def clips(tmp_path):
             folder.mkdir()
             for i in range(3):
                 Image.fromarray(np.full((8, 8, 3), rgb, np.uint8)).save(folder / f"{i}.png")
-            found.append(Clip(folder, f"Class{colour.title()}"))
+            found.append(LabelledVideo(folder, f"Class{colour.title()}"))
     return found
 
 
@@ -176,7 +176,7 @@ def test_the_classes_can_be_those_that_some_clip_shows(clips):
     found, _ = score(clips[:4], only_labelled=True)
     assert found["both"].names == ("class redx", "class greenx")
     with pytest.raises(PackError, match="has no class 'ClassPink'"):
-        score([Clip(clips[0].path, "ClassPink")])
+        score([LabelledVideo(clips[0].path, "ClassPink")])
 
 
 def test_the_command_scores_a_manifest(ost_command, clips, tmp_path, monkeypatch):

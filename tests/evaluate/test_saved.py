@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import UsageError
 from ost.evaluate.config import EvaluateConfig
 from ost.evaluate.measure import Measured
 from ost.evaluate.protocols import OWN_PROTOCOL
-from ost.evaluate.run import Answer, Question
-from ost.evaluate.saved import MAX_BYTES, RUN, SCORES, load_run, record, save_run, save_scores
-from ost.evaluate.task import Task
+from ost.evaluate.run import ListScores, Question
+from ost.evaluate.saved import MAX_RUN_BYTES, RUN, SCORES, load_run, record, save_run, save_scores
+from ost.evaluate.task import EvaluationTask
 from ost.evaluate.ways import MEAN_POOL, way_of
 
 ODD = (
@@ -41,17 +41,17 @@ def answer(title, names, logits, truth, paths=None, **lost):
     logits = np.asarray(logits, np.float32).reshape(-1, len(names))
     paths = paths or [f"/videos/{title}/{i}.mp4" for i in range(len(logits))]
     truth = np.asarray(truth, bool).reshape(logits.shape)
-    return Answer(title, tuple(names), tuple(paths), logits, truth, **lost)
+    return ListScores(title, tuple(names), tuple(paths), logits, truth, **lost)
 
 
 def made(answers, config=None):
     """An evaluation with these scores; the baseline has others."""
     config = config or EvaluateConfig(videos=Path("/videos"), frames=8)
-    questions = [
+    lists = [
         Question(
             a.title,
             Pack("made", tuple(map(PackClass, a.names))),
-            [Clip(Path(p), a.names[0]) for p in a.paths],
+            [LabelledVideo(Path(p), a.names[0]) for p in a.paths],
         )
         for a in answers
     ]
@@ -61,7 +61,7 @@ def made(answers, config=None):
         name="tiny", weights_hash="0f" * 32, precision="fp32", fingerprint="fp", device="cpu"
     )
     scored = {asked: answers, MEAN_POOL: other}
-    return Measured(Task(config, OWN_PROTOCOL, questions), backbone, asked, scored, None, 1.5, 1)
+    return Measured(EvaluationTask(config, OWN_PROTOCOL, lists), backbone, asked, scored, None, 1.5, 1)
 
 
 def usual():
@@ -174,7 +174,7 @@ def test_the_record_tells_what_made_the_numbers(run):
     told = json.loads((run / RUN).read_text(encoding="utf-8"))
     assert told["config"]["frames"] == 8 and told["config"]["videos"] == "/videos"
     assert (told["backbone"], told["weights"], told["precision"]) == ("tiny", "0f" * 32, "fp32")
-    assert told["packs"] == {q.title: q.pack.hash for q in made(lists).task.questions}
+    assert told["packs"] == {q.title: q.pack.hash for q in made(lists).task.lists}
     asked = told["numbers"][str(way_of(EvaluateConfig().settings))]
     assert [row["top1"] for row in asked["rows"]] == [found.right(1).mean() for found in lists]
     assert told["numbers"][str(MEAN_POOL)]["rows"][0]["videos"] == 6
@@ -235,7 +235,7 @@ RECORDS = {
     "deep and whole": lambda file: file.write_text('{"a":' * 50_000 + "1" + "}" * 50_000),
     "long number": lambda file: file.write_text('{"schema": ' + "1" * 10_000 + "}"),
     "folder": lambda file: (file.unlink(), file.mkdir()),
-    "huge": lambda file: os.truncate(file, MAX_BYTES + 1),
+    "huge": lambda file: os.truncate(file, MAX_RUN_BYTES + 1),
     "list": lambda file: file.write_text("[1]"),
     "null": lambda file: file.write_text("null"),
     "other schema": lambda file: change(file, schema=2),

@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack, PackClass
 from ost.evaluate.config import EvaluateConfig
+from ost.evaluate.lists import EvaluationList
 from ost.evaluate.measure import measure
 from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
-from ost.evaluate.question import Question
-from ost.evaluate.task import Task
-from ost.pages.evaluation import ALL_CLASSES, CLASSES, GROUPS, render_page
+from ost.evaluate.task import EvaluationTask
+from ost.pages.evaluation import ALL_CLASSES, CLASSES, GROUPS, render_evaluation
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} $x_1$ & café 東京")
 
@@ -51,7 +51,7 @@ def measured(backbone, tiny_videos, tmp_path):
     def make(
         names=HOSTILE, lists=1, per_class=4, protocol=OWN_PROTOCOL, own_classes=False, broken=(), **settings
     ):
-        questions = []
+        lists = []
         for number in range(lists):
             classes = [f"{name} {number}" for name in names] if own_classes else list(names)
             items = [
@@ -63,19 +63,19 @@ def measured(backbone, tiny_videos, tmp_path):
                 for k in range(per_class):
                     path = tmp_path / f"{number}-{a}-{k}.mp4"
                     shutil.copy(tiny_videos[(a * k) % 3], path)
-                    clips.append(Clip(path, name))
+                    clips.append(LabelledVideo(path, name))
             for name in broken:
                 (tmp_path / name).write_text("no video")
-                clips.append(Clip(tmp_path / name, classes[0]))
-            questions.append(Question(f"list {number}", Pack("made", tuple(items)), clips, ("gone.mp4",)))
+                clips.append(LabelledVideo(tmp_path / name, classes[0]))
+            lists.append(EvaluationList(f"list {number}", Pack("made", tuple(items)), clips, ("gone.mp4",)))
         config = EvaluateConfig(frames=2, videos=tmp_path, **settings)
-        return measure(Task(config, protocol, questions), backbone)
+        return measure(EvaluationTask(config, protocol, lists), backbone)
 
     return make
 
 
 def test_the_page_is_one_file_without_script_or_foreign_address(measured):
-    html = render_page(measured())
+    html = render_evaluation(measured())
     page = Parsed(html)
     assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "link", "object", "form", "base")]
     assert "default-src 'none'" in html
@@ -86,7 +86,7 @@ def test_the_page_is_one_file_without_script_or_foreign_address(measured):
 
 
 def test_what_strangers_wrote_is_text_and_nothing_else(measured):
-    page = Parsed(render_page(measured(broken=["<b>bad</b>\udcff.mp4".replace("/", "")])))
+    page = Parsed(render_evaluation(measured(broken=["<b>bad</b>\udcff.mp4".replace("/", "")])))
     for name in HOSTILE:
         assert name in page.words
     assert "49 $x_1$" not in page.words
@@ -95,14 +95,14 @@ def test_what_strangers_wrote_is_text_and_nothing_else(measured):
 
 
 def test_class_names_in_the_matrix_are_escaped(measured):
-    (matrix,) = [a["src"] for tag, a in Parsed(render_page(measured())).tags if tag == "img"]
+    (matrix,) = [a["src"] for tag, a in Parsed(render_evaluation(measured())).tags if tag == "img"]
     svg = base64.b64decode(matrix.partition(",")[2]).decode()
     assert "<script>" not in svg and "&lt;script&gt;" in svg
 
 
 def test_the_numbers_are_those_that_were_measured(measured):
     found = measured(ablate=True)
-    page = Parsed(render_page(found))
+    page = Parsed(render_evaluation(found))
     for what, numbers in found.summaries().items():
         assert what in page.words
         assert f"{numbers.top1.mean:.1%}" in page.words
@@ -117,19 +117,19 @@ def test_examples_are_right_one_way_and_wrong_the_other(measured):
     wins = int((own.right(1) & ~other.right(1)).sum())
     losses = int((other.right(1) & ~own.right(1)).sum())
     assert wins or losses, "else this shows nothing"
-    words = Parsed(render_page(found)).words
+    words = Parsed(render_evaluation(found)).words
     assert ("Where descriptors and transport win" in words) == bool(wins)
     assert ("Where they lose" in words) == bool(losses)
     assert "Transport plan" in words
 
 
 def test_mean_pooling_alone_has_neither_baseline_nor_examples(measured):
-    words = Parsed(render_page(measured(method="mean"))).words
+    words = Parsed(render_evaluation(measured(method="mean"))).words
     assert "win" not in words.split() and "baseline" not in words.split()
 
 
 def test_every_picture_of_an_example_is_on_the_page(measured):
-    html = render_page(measured())
+    html = render_evaluation(measured())
     used = set(re.findall(r'class="frame (e\d-\d+-\d+)"', html))
     carried = set(re.findall(r"\.(e\d-\d+-\d+) \{ background-image", html))
     assert used and used <= carried
@@ -137,21 +137,21 @@ def test_every_picture_of_an_example_is_on_the_page(measured):
 
 def test_many_classes_are_cut_to_those_that_changed_most(measured):
     names = [f"class {i:02d}" for i in range(ALL_CLASSES + 5)]
-    words = Parsed(render_page(measured(names, per_class=1))).words
+    words = Parsed(render_evaluation(measured(names, per_class=1))).words
     assert f"⋮ {len(names) - 2 * CLASSES} classes between" in words
     assert all(name in words for name in names), "all of them are there to be unfolded"
 
 
 def test_lists_of_the_same_classes_are_drawn_as_one_and_others_apart(measured):
-    same = Parsed(render_page(measured(lists=3)))
+    same = Parsed(render_evaluation(measured(lists=3)))
     assert same.words.count("Class by class") == 1
-    apart = Parsed(render_page(measured(lists=GROUPS + 2, own_classes=True)))
+    apart = Parsed(render_evaluation(measured(lists=GROUPS + 2, own_classes=True)))
     assert apart.words.count("Class by class") == GROUPS
     assert "2 more lists" in apart.words
 
 
 def test_published_numbers_are_beside_the_measured_ones(measured, printed):
-    words = Parsed(render_page(measured(protocol=PROTOCOLS["zero-shot/hmdb51"]))).words
+    words = Parsed(render_evaluation(measured(protocol=PROTOCOLS["zero-shot/hmdb51"]))).words
     assert words.count("published, ") == 5
     for who, number in printed("zero-shot/hmdb51").items():
         assert f"published, {who} {number}" in words

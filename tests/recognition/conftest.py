@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from ost.backbones.base import TextEmbeddings, frame_embeddings, prepared
-from ost.types import Preprocess, Templates
+from ost.types import Preprocess, Templates, TextContext
 
 SIZE, WIDTH = 16, 24
 
@@ -21,7 +21,8 @@ class FakeBackbone:
         self.name = "fake"
         self.weights_hash = weights_hash
         self.preprocess = Preprocess(SIZE, SIZE, "bilinear", False, (0.5,) * 3, (0.25,) * 3)
-        self.templates = Templates("seen: {descriptor}", "{name}: {descriptor}", "just {name}")
+        templates = Templates("seen: {descriptor}", "{name}: {descriptor}", "just {name}")
+        self.text_context = TextContext(77, len, templates)
         self.logit_scale = 10.0
         self.precision = precision
         self.fingerprint = f"{weights_hash} {precision}"

@@ -152,7 +152,8 @@ def test_the_cache_can_be_left_alone(make_backbone, fresh_cache):
 def test_heads_are_shared_only_by_equal_weights_precision_and_prompts(make_backbone):
     def key(pack=PACK, kinds=BOTH, templates=None, **backbone):
         made = make_backbone(**backbone)
-        made.templates = templates or made.templates
+        if templates:
+            made.text_context = replace(made.text_context, templates=templates)
         return class_head(made, pack, kinds).hash
 
     sailing, *rest = PACK.classes

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ost.backbones.adapter import AdaptedBackbone, Adapter
+from ost.backbones.adapted import AdaptedBackbone
+from ost.backbones.adapter import Adapter
 from ost.backbones.load import load_backbone
 from ost.backbones.resolve import resolve_model
 from ost.descriptors.spec import resolve
@@ -158,7 +159,7 @@ def test_a_model_explains_where_each_property_is_known_from(untold, tiny):
     named = resolve_model("ViT-B-16-quickgelu", untold).explained()
     assert named["activation"] == "QuickGELU (by its name)"
     assert named["weights"].endswith("(the file that was named)")
-    with pytest.raises(WeightsError, match="does not tell its activation"):
+    with pytest.raises(WeightsError, match="does not state its activation"):
         resolve_model(weights=untold)
 
 
@@ -166,4 +167,4 @@ def test_the_command_explains_a_model(ost_command, untold):
     code, out, _ = ost_command("weights", "explain", untold, "--backbone", "ViT-B-16")
     assert code == 0 and "activation  GELU (by its name)" in out
     code, _, err = ost_command("weights", "explain", untold)
-    assert code == 2 and "does not tell its activation" in err
+    assert code == 2 and "does not state its activation" in err

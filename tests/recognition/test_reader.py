@@ -214,7 +214,7 @@ threading.Thread(target=ask, daemon=True).start()
 try:
     model.recognize({str(bikes)!r}, ["a", "b"], frames=2)
 except KeyboardInterrupt:
-    print(time.time())
+    print(time.time(), flush=True)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

@@ -88,7 +88,7 @@ def config(tiny):
 @pytest.fixture
 def make_chunk():
     """A chunk of random clips with the given labels."""
-    from ost.train.data import Chunk
+    from ost.train.data import TowerBatch
     from ost.video.augment import Colour
 
     def make(labels, frames=3, seed=0):
@@ -96,6 +96,6 @@ def make_chunk():
         shape = (len(labels), frames, 3, 32, 32)
         pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         paths = tuple(f"clip{i}" for i in range(len(labels)))
-        return Chunk(pixels, torch.tensor(labels), (Colour(),) * len(labels), paths)
+        return TowerBatch(pixels, torch.tensor(labels), (Colour(),) * len(labels), paths)
 
     return make

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
-from ost.backbones.adapter import AdaptedBackbone, read_adapter, save_adapter
+from ost.backbones.adapted import AdaptedBackbone
+from ost.backbones.adapter import read_adapter, save_adapter
 from ost.backbones.load import load_backbone
 from ost.backbones.names import ADAPTER_KEY, is_adapter
 from ost.errors import WeightsError
@@ -18,8 +19,16 @@ from ost.files import file_hash
 from ost.recognition.embed import class_head
 from ost.recognition.match import adapted, match
 from ost.recognition.recognizer import Recognizer, Settings
-from ost.recognition.store import Views, stacked, stored_embeddings
-from ost.train.adapter import PENALTIES, Examples, _regress, accuracy, fit_adapter, some, zero_shot_accuracy
+from ost.recognition.store import Views, concatenate, stored_embeddings
+from ost.train.adapter import (
+    PENALTIES,
+    Examples,
+    _regress,
+    accuracy,
+    fit_adapter,
+    select_examples,
+    zero_shot_accuracy,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +41,7 @@ def fresh_cache(own_cache, tmp_path, monkeypatch):
 def frames(backbone, clips):
     """Embeddings of the twelve clips."""
     paths = sorted(p for p in clips.glob("*/*") if p.is_dir())
-    return stacked(list(stored_embeddings(backbone, paths, Views(3))))
+    return concatenate(list(stored_embeddings(backbone, paths, Views(3))))
 
 
 @pytest.fixture
@@ -124,7 +133,7 @@ def test_cross_validation_chooses_the_penalty_with_the_least_loss(fitted):
 
 
 def test_one_example_a_class_is_enough(backbone, head, examples, config):
-    few = some(examples, [0, 4, 8])
+    few = select_examples(examples, [0, 4, 8])
     assert few.labels.unique().tolist() == [0, 1, 2]
     fitted = fit_adapter(backbone, head, few, config)
     assert fitted.losses == {}
@@ -207,7 +216,7 @@ def test_classes_that_training_did_not_know_keep_their_zero_shot_logits(fitted, 
 def test_classes_without_examples_keep_their_zero_shot_logits_at_the_temperature(
     backbone, head, examples, config
 ):
-    two = some(examples, [i for i, label in enumerate(examples.labels.tolist()) if label != 1])
+    two = select_examples(examples, [i for i, label in enumerate(examples.labels.tolist()) if label != 1])
     adapter = fit_adapter(backbone, head, two, config).adapter
     found = logits_of(adapter, head, examples.frames)
     expected = without_classes(adapter, head, examples.frames)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ost.errors import VideoError
-from ost.train.data import START, TRIES, ClipDataset, chunks, flip_of
+from ost.train.data import REPLACEMENTS_TRIED, START, ClipDataset, chunks, flip_of
 from ost.train.plan import Draw, Plan
 from ost.types import Preprocess
 from ost.video.augment import NONE, Augmentation
@@ -175,8 +175,8 @@ def test_no_clip_is_tried_twice(broken, labelled):
 
 
 def test_a_large_unreadable_class_does_not_hide_the_readable_ones(broken, labelled):
-    paths = [*(broken(f"{i}.mp4") for i in range(TRIES + 5)), *labelled.paths]
-    labels = [0] * (TRIES + 5) + [1] * len(labelled.paths)
+    paths = [*(broken(f"{i}.mp4") for i in range(REPLACEMENTS_TRIED + 5)), *labelled.paths]
+    labels = [0] * (REPLACEMENTS_TRIED + 5) + [1] * len(labelled.paths)
     chunk = one(dataset_of(paths, labels), (0, 0))
     assert chunk.paths[0] in labelled.paths
 

@@ -18,7 +18,7 @@ from ost.train.checkpoint import Checkpoints
 from ost.train.folder import classes_file
 from ost.train.log import read_log
 from ost.train.loop import Interrupted, learning_rate, train
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 from ost.train.validate import Labelled
 
 
@@ -30,7 +30,7 @@ def task(pack, labelled):
     pick = lambda chosen: Labelled(  # noqa: E731
         tuple(labelled.paths[i] for i in chosen), tuple(labelled.labels[i] for i in chosen)
     )
-    return Task(pack, pick(train_rows), pick(rest))
+    return TrainingTask(pack, pick(train_rows), pick(rest))
 
 
 class Stop(Exception):

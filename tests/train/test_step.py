@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, gelu, layer_norm, log_softmax, no
 
 from ost.ranks import Ranks
 from ost.train.learner import load_learner
-from ost.train.plan import Share
+from ost.train.plan import RankShare
 from ost.train.step import step_gradient
 from ost.video.augment import NONE
 
@@ -45,7 +45,7 @@ def cut(chunk, sizes):
 def gradients(learner, parts):
     for parameter in learner.parameters.values():
         parameter.grad = None
-    share = Share(tuple(() for _ in parts), 1.0)
+    share = RankShare(tuple(() for _ in parts), 1.0)
     loss, _ = step_gradient(learner, (share,), iter(parts), Ranks())
     return loss, {name: p.grad.clone() for name, p in learner.parameters.items()}
 
@@ -148,7 +148,7 @@ def test_several_contrastive_batches_make_the_mean_of_their_losses(config, pack,
     parts = [gradients(learner, [part]) for part in (first, second)]
     for parameter in learner.parameters.values():
         parameter.grad = None
-    step = (Share(((),), 3 / 5), Share(((),), 2 / 5))
+    step = (RankShare(((),), 3 / 5), RankShare(((),), 2 / 5))
     loss, _ = step_gradient(learner, step, iter([first, second]), Ranks())
     assert loss == pytest.approx(3 / 5 * parts[0][0] + 2 / 5 * parts[1][0], abs=1e-5)
     for name, parameter in learner.parameters.items():

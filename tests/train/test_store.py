@@ -20,7 +20,7 @@ from ost.cache import kind_folder
 from ost.errors import VideoError
 from ost.recognition import decoding, reader
 from ost.recognition.match import adapted
-from ost.recognition.store import Views, stacked, stored_embeddings
+from ost.recognition.store import Views, concatenate, stored_embeddings
 from ost.types import FrameEmbeddings
 
 
@@ -248,7 +248,7 @@ def test_stored_embeddings_come_back_to_the_device_of_the_backbone(towers, video
 
 
 def test_embeddings_of_clip_are_kept_once_and_training_takes_them_for_features(backbone, videos):
-    first, second = (stacked(embed_all(backbone, videos)) for _ in range(2))
+    first, second = (concatenate(embed_all(backbone, videos)) for _ in range(2))
     assert equal(first, second)
     assert first.features is None and first.unit_features.shape == (2, 2, 32)
     shapes = {"centre": (32,), "weight": (1, 32), "bias": (1,), "down": (2, 32), "up": (32, 2)}

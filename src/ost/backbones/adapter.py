@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ost.backbones.base import Backbone, TextEmbeddings
 from ost.backbones.names import ADAPTER_KEY
 from ost.errors import WeightsError, first_line
-from ost.files import atomic, file_hash, text_hash
-from ost.types import FrameEmbeddings, LearnedClasses, Preprocess, Templates
+from ost.files import atomic, file_hash
+from ost.types import LearnedClasses
 
 
 @dataclass(frozen=True)
@@ -68,45 +67,6 @@ class Adapter:
 
 
 _TENSORS = ("centre", "weight", "bias", "down", "up")
-
-
-class AdaptedBackbone:
-    """A frozen backbone with an adapter over it; see `Backbone`."""
-
-    def __init__(self, base: Backbone, adapter: Adapter, name: str) -> None:
-        if adapter.backbone_hash != base.weights_hash:
-            raise WeightsError(
-                f"{name}: was trained over the weights {adapter.backbone_hash[:12]} of {adapter.backbone}, and "
-                f"these are {base.weights_hash[:12]}; load the same backbone and weights as in training"
-            )
-        if base.width != len(adapter.up):
-            raise WeightsError(
-                f"{name}: is for embeddings {len(adapter.up)} wide, and these are {base.width}"
-            )
-        self.base = base
-        self.adapter: Adapter = adapter.to(base.device)
-        self.name = name
-        self.weights_hash = text_hash(base.weights_hash, adapter.hash)
-        self.preprocess: Preprocess = base.preprocess
-        self.templates: Templates = base.templates
-        self.logit_scale = base.logit_scale
-        self.precision = base.precision
-        self.fingerprint, self.device, self.width = base.fingerprint, base.device, base.width
-
-    def trainable(self) -> None:
-        """Return None: the towers under an adapter are frozen."""
-
-    def embed_frames(self, pixels: Tensor) -> Tensor:
-        """Embed pixels with the frozen backbone."""
-        return self.base.embed_frames(pixels)
-
-    def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
-        """Embed clips with the frozen backbone; the matching applies the adapter to their features."""
-        return self.base.embed_clips(pixels)
-
-    def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Embed texts with the frozen backbone."""
-        return self.base.embed_text(texts)
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> None:

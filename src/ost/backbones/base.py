@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch.nn.functional import normalize
 
-from ost.types import FrameEmbeddings, Preprocess, Templates
+from ost.types import FrameEmbeddings, Preprocess, TextContext
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class Backbone(Protocol):
         fingerprint: SHA-256 of all that its embeddings depend on, hexadecimal (see `ost.weights.fingerprint`); an
             adapter over the towers does not change it.
         preprocess: the pixels that `embed_frames` takes.
-        templates: the prompt templates that suit its text tower.
+        text_context: the tokens that its text tower reads, and the prompt templates that suit it.
         logit_scale: s, exponentiated.
         precision: dtype of the towers, as in "float32".
         device: where the towers run and embeddings come out.
@@ -51,10 +51,12 @@ class Backbone(Protocol):
     weights_hash: str
     fingerprint: str
     preprocess: Preprocess
-    templates: Templates
     logit_scale: float
     precision: str
     device: torch.device
+
+    @property
+    def text_context(self) -> TextContext: ...  # noqa: D102
 
     @property
     def width(self) -> int:

@@ -21,7 +21,7 @@ from ost.backbones.text import batches, fit_to_context
 from ost.device import resolve_device, resolve_dtype
 from ost.errors import UsageError, WeightsError, first_line
 from ost.once import once
-from ost.types import FrameEmbeddings, Preprocess
+from ost.types import FrameEmbeddings, Preprocess, TextContext
 from ost.weights.fingerprint import fingerprint
 from ost.weights.formats import HEAD_WIDTH, Architecture, Weights, account
 
@@ -67,7 +67,6 @@ class ClipBackbone:
         self.name = name
         self.weights_hash = weights.hash
         self.preprocess = preprocess
-        self.templates = CLIP_TEMPLATES
         self.device, self.dtype = device, dtype
         self.precision = str(dtype).removeprefix("torch.")
         self.adapter = None
@@ -132,13 +131,11 @@ class ClipBackbone:
         """Apply the transformer over time to raw embeddings [V, T, D], where the weights have one."""
         return raw if self.temporal is None else self.temporal(raw).float()
 
-    def tokens(self, texts: Sequence[str], tell: Callable[[str], None]) -> Tensor:
-        """Tokenize texts as [n, L], each cut at a word where it exceeds the context; `tell` is called with notices."""
-        tokenize, count = self._tokenizer
-        room = 0 if self.prompts is None else self.prompts.count
-        limit = self.context_length - room
-        fitted = fit_to_context(texts, count, limit, tell)
-        return tokenize(fitted, context_length=limit)
+    def tokens(self, texts: Sequence[str], notify: Callable[[str], None]) -> Tensor:
+        """Tokenize texts as [n, L], each cut at a word where it exceeds the context; notices go to `notify`."""
+        context = self.text_context
+        tokenize, _ = self._tokenizer
+        return tokenize(fit_to_context(texts, context, notify), context_length=context.limit)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Embed tokens [m, L] as raw fp32 [m, D], with gradients for parameters that require them."""
@@ -164,9 +161,11 @@ class ClipBackbone:
         return int(self._config["embed_dim"])
 
     @property
-    def context_length(self) -> int:
-        """Return the number of tokens the text tower reads, start and end included."""
-        return int(self._config["text_cfg"].get("context_length", 77))
+    def text_context(self) -> TextContext:
+        """Return the tokens that the text tower reads besides learned prompts, and CLIP's prompt templates."""
+        learned = 0 if self.prompts is None else self.prompts.count
+        limit = int(self._config["text_cfg"].get("context_length", 77)) - learned
+        return TextContext(limit, lambda text: self._tokenizer[1](text), CLIP_TEMPLATES)
 
     @once
     def visual(self) -> nn.Module:
@@ -333,7 +332,7 @@ _VISION_SIZES = {"image_size", "layers", "width", "patch_size", "head_width"}
 _TEXT_SIZES = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
-def told_by_shapes(config: Mapping[str, Any]) -> bool:
+def is_determined_by_shapes(config: Mapping[str, Any]) -> bool:
     """Return whether a configuration holds only what `Architecture` reads from the tensors' shapes."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     return (

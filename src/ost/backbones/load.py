@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ost.backbones.adapter import AdaptedBackbone, Adapter, read_adapter
+from ost.backbones.adapted import AdaptedBackbone
+from ost.backbones.adapter import Adapter, read_adapter
 from ost.backbones.base import Backbone
 from ost.backbones.catalog import DEFAULT
 from ost.backbones.names import check_model, is_adapter
-from ost.backbones.resolve import find_spec, named_weights, openai_name, resolve_model
+from ost.backbones.resolve import Notify, find_spec, named_weights, openai_name, resolve_model
 from ost.backbones.spec import Build
 from ost.errors import UsageError
 from ost.weights.blend import blend
 from ost.weights.formats import Weights
 
-Tell = Callable[[str], None]
 Grow = Callable[[Weights], Weights]
 
 
@@ -28,7 +28,7 @@ def load_backbone(
     original: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    tell: Tell = lambda _: None,
+    notify: Notify = lambda _: None,
     grow: Grow = lambda weights: weights,
 ) -> Backbone:
     """Build a backbone; its towers are loaded on first use.
@@ -41,7 +41,7 @@ def load_backbone(
         blend_ratio: share of the original weights in a WiSE-FT blend.
         original: a name or file to blend with; by default the OpenAI weights of the same sizes.
         device, dtype: see `ost.device`.
-        tell: called with notices, one sentence each.
+        notify: called with notices, one sentence each.
         grow: adds tensors of training to the weights of a CLIP before its towers are built.
 
     Raises:
@@ -51,15 +51,15 @@ def load_backbone(
     check_model(name, weights, blend=blend_ratio, blend_with=original, device=device, dtype=dtype)
     if weights is not None and is_adapter(Path(weights)):
         adapter = read_adapter(Path(weights))
-        base = load_backbone(*_backbone_under(adapter, name), device=device, dtype=dtype, tell=tell)
+        base = load_backbone(*_backbone_under(adapter, name), device=device, dtype=dtype, notify=notify)
         return AdaptedBackbone(base, adapter, str(weights))
-    build = Build(name or DEFAULT, device, dtype, tell, grow)
+    build = Build(name or DEFAULT, device, dtype, notify, grow)
     if weights is None and (spec := find_spec(build.name)) is not None:
         return spec.build(build)
-    resolved = resolve_model(name, weights, tell)
+    resolved = resolve_model(name, weights, notify)
     if blend_ratio is not None:
         other = str(original or openai_name(resolved.weights))
-        _, start = named_weights(other, tell, "blend_with")
+        _, start = named_weights(other, notify, "blend_with")
         blended = blend(start, resolved.weights, blend_ratio)
         title = f"{resolved.name} + {blend_ratio:g} x {other}"
         resolved = replace(resolved, name=title, weights=blended)
@@ -74,7 +74,7 @@ def _backbone_under(adapter: Adapter, name: str | None) -> tuple[str | None, str
     return (source, None) if find_spec(source) else (None, source)
 
 
-def original_of(weights: str | Path | None, original: str | Path | None, tell: Tell) -> str:
+def original_of(weights: str | Path | None, original: str | Path | None, notify: Notify) -> str:
     """Return the weights that fine-tuned ones started from: `original`, or the OpenAI weights of the same sizes.
 
     Raises:
@@ -83,4 +83,4 @@ def original_of(weights: str | Path | None, original: str | Path | None, tell: T
     """
     if weights is None:
         raise UsageError("the untuned weights are those of fine-tuned ones", "name these with {weights}")
-    return str(original or openai_name(named_weights(weights, tell)[1]))
+    return str(original or openai_name(named_weights(weights, notify)[1]))

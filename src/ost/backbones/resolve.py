@@ -18,7 +18,7 @@ from ost.weights.hub import fetch, show_licence_once
 from ost.weights.pixels import clip_preprocess
 from ost.weights.published import PUBLISHED, HubFile, open_clip_file
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 OPENAI = {  # (patch, width, image size) -> the weights that a fine-tuned CLIP of these sizes started from
     (16, 768, 224): "ViT-B-16/openai",
     (32, 768, 224): "ViT-B-32/openai",
@@ -66,7 +66,7 @@ class ResolvedModel:
 def resolve_model(
     name: str | None = None,
     weights: str | Path | None = None,
-    tell: Tell = lambda _: None,
+    notify: Notify = lambda _: None,
     argument: str = "weights",
 ) -> ResolvedModel:
     """Find and read the weights of a name or a file, and resolve architecture, activation and pixels.
@@ -79,7 +79,7 @@ def resolve_model(
         name: of the catalog, of open_clip ("ARCHITECTURE/TAG"), or an architecture for `weights`; by default
             OpenAI's ViT-B/16, or the architecture that the tensors of `weights` determine.
         weights: a published name, a name of the catalog, or a file.
-        tell: called with notices, one sentence each.
+        notify: called with notices, one sentence each.
         argument: the name of the weights' argument, for errors.
 
     Raises:
@@ -88,12 +88,12 @@ def resolve_model(
     """
     title = str(weights) if weights is not None else name or DEFAULT
     with activity(f"reading the weights {title}"):
-        file, spec, source = _find_file(name, weights, tell, argument)
+        file, spec, source = _find_file(name, weights, notify, argument)
         return _resolve_properties(title, file, read_weights(file), spec, source)
 
 
 def _find_file(
-    name: str | None, weights: str | Path | None, tell: Tell, argument: str
+    name: str | None, weights: str | Path | None, notify: Notify, argument: str
 ) -> tuple[Path, OpenClipSpec | None, str]:
     """Return the weight file, the spec that a name implies, and the source of the file in words."""
     if weights is None:
@@ -104,7 +104,7 @@ def _find_file(
             raise UsageError(f"there are no weights of {title!r} on the hub that open_clip knows")
         return fetch(spec.weights, title, _named_remedy(title)), spec, f"the hub, {spec.weights.repo}"
     architecture_spec = _architecture_spec(name) if name else None
-    file, implied = find_weights(weights, tell, argument)
+    file, implied = find_weights(weights, notify, argument)
     return (
         file,
         architecture_spec or implied,
@@ -112,24 +112,24 @@ def _find_file(
     )
 
 
-def named_weights(weights: str | Path, tell: Tell, argument: str = "weights") -> tuple[Path, Weights]:
+def named_weights(weights: str | Path, notify: Notify, argument: str = "weights") -> tuple[Path, Weights]:
     """Return the file of named weights or of a path, and its weights completed by what the name implies.
 
     Raises:
         UsageError, WeightsError: see `find_weights` and `ost.weights.formats.read_weights`.
     """
-    file, spec = find_weights(weights, tell, argument)
+    file, spec = find_weights(weights, notify, argument)
     return file, completed(read_weights(file), spec)
 
 
 def find_weights(
-    weights: str | Path, tell: Tell, argument: str = "weights"
+    weights: str | Path, notify: Notify, argument: str = "weights"
 ) -> tuple[Path, OpenClipSpec | None]:
     """Return the local file of named weights or of a path, and the spec that a name implies.
 
     Args:
         weights: a published name, a backbone's name, or a file.
-        tell: called with notices.
+        notify: called with notices.
         argument: the name of the argument, for errors.
 
     Raises:
@@ -141,7 +141,7 @@ def find_weights(
     if text in PUBLISHED:
         published = PUBLISHED[text]
         file = fetch(published.weights, text, remedy)
-        show_licence_once(text, published.licence, tell)
+        show_licence_once(text, published.licence, notify)
         return file, None
     spec = _open_clip_only(text) if is_backbone(text) else None
     if spec is None or spec.weights is None:
@@ -234,7 +234,7 @@ def _resolve_properties(
     title: str, file: Path, read: Weights, spec: OpenClipSpec | None, source: str
 ) -> ResolvedModel:
     """Return the model with its activation and pixels, each with its source."""
-    from ost.backbones.clip import open_clip_config, told_by_shapes
+    from ost.backbones.clip import is_determined_by_shapes, open_clip_config
 
     weights = completed(read, spec)
     by_name = "by its name" if spec is not None else "by the file"
@@ -246,14 +246,14 @@ def _resolve_properties(
     }
     if weights.model and weights.preprocess:
         config = open_clip_config(weights.model)
-        if not told_by_shapes(config):
+        if not is_determined_by_shapes(config):
             quick = bool(config.get("quick_gelu", False))
             known_from |= {"architecture": by_name, "activation": "by the architecture's configuration"}
             return ResolvedModel(title, file, weights, weights.model, quick, weights.preprocess, known_from)
     sizes = architecture(weights, title)
     if weights.quick_gelu is None:
         raise WeightsError(
-            f"{title}: does not tell its activation",
+            f"{title}: does not state its activation",
             "name the architecture with {backbone=ViT-B-16-quickgelu}",
             "{backbone=ViT-B-16} for plain GELU",
         )

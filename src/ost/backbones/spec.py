@@ -31,14 +31,14 @@ class Build:
     Attributes:
         name: as the user gave it.
         device, dtype: see `ost.device`.
-        tell: called with notices, one sentence each.
+        notify: called with notices, one sentence each.
         grow: adds tensors of training to the weights before the towers are built.
     """
 
     name: str
     device: str = "auto"
     dtype: str = "auto"
-    tell: Callable[[str], None] = lambda _: None
+    notify: Callable[[str], None] = lambda _: None
     grow: Callable[[Weights], Weights] = lambda weights: weights
 
 
@@ -102,7 +102,7 @@ class OpenClipSpec:
         from ost.backbones.clip import build_clip
         from ost.backbones.resolve import resolve_model
 
-        return build_clip(resolve_model(build.name, tell=build.tell), build)
+        return build_clip(resolve_model(build.name, notify=build.notify), build)
 
     def text_context(self, name: str) -> TextContext:
         """Return the text context with its tokenizer, which is downloaded for some models."""

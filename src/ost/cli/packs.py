@@ -12,16 +12,21 @@ from rich.text import Text
 from ost.activity import activity, counted
 from ost.backbones.names import check_model
 from ost.cli.command import command, load_torch
-from ost.cli.show import show_accuracy, show_failures, show_notices, show_reports
-from ost.cli.terminal import stderr, stdout
+from ost.cli.terminal import show_failures, show_notices, stderr, stdout
 from ost.descriptors.pack import Pack, save_pack
 from ost.descriptors.shipped import shipped, shipped_pack, whole_packs
 from ost.descriptors.spec import import_authors, resolve
 from ost.errors import UsageError, VideoError
+from ost.types import BOTH
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
     from ost.backbones.base import Backbone
-    from ost.evaluate.run import Answer
+    from ost.evaluate.pack import PackReport
+    from ost.evaluate.run import ListScores
     from ost.evaluate.ways import Way
 
 packs_app = typer.Typer(no_args_is_help=True, help="Descriptor packs: list, show, check, import.")
@@ -98,7 +103,7 @@ def check(
     from ost.evaluate.picture import save_picture
 
     notes = stderr()
-    tower = load_backbone(backbone, weights, tell=lambda line: show_notices(notes, [line]))
+    tower = load_backbone(backbone, weights, notify=lambda line: show_notices(notes, [line]))
     reports = [
         check_pack(pack, lambda texts: tower.embed_text(texts).values)
         for pack in counted(packs, "checking", len(packs))
@@ -123,19 +128,19 @@ def check(
 
 def _score(
     tower: Backbone, pack: Pack, clips: Path, dataset: str | None, only_labelled: bool, frames: int
-) -> dict[Way, Answer]:
+) -> dict[Way, ListScores]:
     from ost.datasets.manifest import read_manifest
-    from ost.evaluate.question import Question
-    from ost.evaluate.run import answer
+    from ost.evaluate.lists import EvaluationList
+    from ost.evaluate.run import score_lists
     from ost.evaluate.ways import ablation
     from ost.recognition.settings import Settings
 
     rows = read_manifest(clips, dataset)
     labelled = pack.select(dict.fromkeys(label for clip in rows for label in (clip.label, *clip.others)))
-    question = Question(str(clips), labelled if only_labelled else pack, rows)
+    video_list = EvaluationList(str(clips), labelled if only_labelled else pack, rows)
     ways = [way for way in ablation() if way.matched == "transport"]
     with activity("scoring clips", len(rows)) as scoring:
-        answers = answer(tower, [question], Settings(frames=frames), ways, advance=scoring.advance)
+        answers = score_lists(tower, [video_list], Settings(frames=frames), ways, advance=scoring.advance)
     return {way: way_answers[0] for way, way_answers in answers.items()}
 
 
@@ -151,3 +156,55 @@ def import_pack(
     pack = import_authors(spatial, temporal, labels, name or output.stem)
     save_pack(pack, output)
     stdout().print(Text(f"{output}: {len(pack)} classes, hash {pack.hash[:12]}"))
+
+
+def show_reports(console: Console, reports: list[PackReport], tower: str, pairs: int) -> None:
+    """Print checked packs as a table, then their most confusable pairs and their faults."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("pack", "classes", *BOTH, "tokens", "> 77", "> 32", "faults"):
+        table.add_column(column, justify="left" if column == "pack" else "right")
+    for r in reports:
+        cells = [str(len(r.pack))]
+        for kind in BOTH:
+            (fewest, most), (low, _, high) = r.counts[kind], r.words[kind]
+            number = str(most) if fewest == most else f"{fewest}-{most}"
+            cells.append(f"{number} of {low}-{high} words")
+        cells += [f"to {r.longest}", *map(str, r.too_long.values()), str(len(r.faults))]
+        table.add_row(Text(r.pack.name), *cells)
+    console.print(table)
+    measured = [(r, r.separability) for r in reports if r.separability]
+    if measured:
+        table = Table(box=None, pad_edge=False)
+        for column in ("pack", "names", "spatial", "temporal", "own name: spatial", "temporal"):
+            table.add_column(column, justify="left" if column == "pack" else "right")
+        for r, separability in measured:
+            shares = [f"{separability.own_name[kind]:.0%}" for kind in BOTH]
+            means = [f"{separability.mean[kind]:.3f}" for kind in ("name", *BOTH)]
+            table.add_row(Text(r.pack.name), *means, *shares)
+        console.print(f"\nmean cosine between classes, and classes whose nearest name is their own ({tower})")
+        console.print(table)
+    for r, separability in measured:
+        if pairs:
+            console.print(Text(f"\n{r.pack.name}, most confusable (cosine of descriptors, of names):"))
+        for pair in separability.closest[:pairs]:
+            figures = f"  {pair.descriptors:.2f}  {pair.names:.2f}"
+            console.print(Text(f"{figures}  {pair.first} | {pair.second}"))
+    for r in reports:
+        for fault in r.faults:
+            console.print(Text(f"{r.pack.name}: {fault}", style="red"))
+
+
+def show_accuracy(console: Console, answers: Mapping[Way, ListScores]) -> None:
+    """Print the accuracy on one list for each way of matching."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("matched", "top-1", "top-5", "right"):
+        table.add_column(column, justify="left" if column == "matched" else "right")
+    for way, scores in answers.items():
+        first, five = scores.right(1), scores.right(5)
+        table.add_row(
+            way.texts, f"{first.mean():.1%}", f"{five.mean():.1%}", f"{first.sum()} of {len(first)}"
+        )
+    first_scores = next(iter(answers.values()))
+    clips, classes = len(first_scores.paths), len(first_scores.names)
+    console.print(f"\n{clips} clips, {classes} classes, chance {1 / classes:.1%}")
+    console.print(table)

@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from ost.activity import activity, counted
 from ost.archives import within
 from ost.backbones.names import check_model
 from ost.cli import options
 from ost.cli.command import load_torch
-from ost.cli.show import show_failures, show_notices, show_prediction
-from ost.cli.terminal import stderr, stdout, write_line
+from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_line
 from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from ost.recognition.prediction import Prediction
+
+BAR = 24  # width in characters of the bar of probability 1
 
 
 def recognize(
@@ -75,7 +80,7 @@ def recognize(
         original=blend_with,
         device=device,
         dtype=dtype,
-        tell=lambda line: show_notices(notes, [line]),
+        notify=lambda line: show_notices(notes, [line]),
     )
     failures: list[VideoError] = []
     notices_shown: set[str] = set()
@@ -133,3 +138,17 @@ class _Pages:
         page = self._folder / f"{name}.html"
         prediction.save_html(page)
         return page
+
+
+def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
+    """Print the likeliest classes of one video with bars."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column()
+    for score in prediction.top(top):
+        bar = "█" * round(score.probability * BAR)
+        # Text, not markup: a class name is the user's, and may hold square brackets.
+        table.add_row(f"{score.probability:.1%}", Text(bar, style="cyan"), Text(score.name))
+    console.print(Text(prediction.path, style="bold"))
+    console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,15 +17,21 @@ from rich.text import Text
 from ost.activity import Activity, running, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from rich.live import Live
     from rich.spinner import Spinner
     from rich.table import Table
+
+    from ost.errors import VideoError
 
 DEBUGGING = ContextVar("debugging", default=False)  # whether tracebacks are shown
 PIPED = 200
 DELAY = 0.5  # seconds until the status line appears
 REFRESHED = 8  # times a second
 BAR_WIDTH = 20
+FAILURES_SHOWN = 10  # where a file lists all
 
 
 class OutputClosed(Exception):
@@ -168,6 +175,28 @@ def write_line(line: str) -> None:
             sys.stdout.flush()
         except BrokenPipeError:
             raise OutputClosed from None
+
+
+def show_notices(console: Console, notices: list[str]) -> None:
+    """Print each notice once."""
+    for line in dict.fromkeys(notices):
+        console.print(Text(f"note: {line}", style="yellow"))
+
+
+def show_failures(
+    console: Console, failures: Sequence[VideoError], total: int, place: Path | None = None
+) -> None:
+    """Print the videos that could not be used, with reasons; only the first ten where the file `place` lists all."""
+    if not failures:
+        return
+    console.print(Text(f"{len(failures):,} of {total:,} videos could not be used:", style="red"))
+    shown = failures if place is None else failures[:FAILURES_SHOWN]
+    for failure in shown:
+        console.print(Text(f"  {failure}"))
+        if failure.__cause__ is not None and DEBUGGING.get():
+            console.print(Text("".join(traceback.format_exception(failure.__cause__))))
+    if len(shown) < len(failures):
+        console.print(Text(f"  and {len(failures) - len(shown):,} more; all of them are in {place}"))
 
 
 def _description(item: Activity) -> Text:

@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from ost.activity import activity
 from ost.backbones.names import check_model
 from ost.cli.command import load_torch
-from ost.cli.show import show_failures, show_notices, show_recipes
-from ost.cli.terminal import stderr, stdout, write_line
+from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_line
 from ost.cli.watch import watching
 from ost.errors import VideoError
 from ost.ranks import is_first_rank
 from ost.runs import MISSING, claimed_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from ost.recipes import Recipe
     from ost.train.config import TrainConfig
-    from ost.train.folder import Outcome
-    from ost.train.task import Task
+    from ost.train.folder import TrainingResult
+    from ost.train.task import TrainingTask
 
 
 def train(
@@ -81,7 +87,7 @@ def train(
         _train(config, task, folder, device, resume)
 
 
-def _train(config: TrainConfig, task: Task, folder: Path, device: str, resume: bool) -> None:
+def _train(config: TrainConfig, task: TrainingTask, folder: Path, device: str, resume: bool) -> None:
     from ost.ranks import join_ranks
     from ost.train.loop import Interrupted
     from ost.train.start import start
@@ -107,7 +113,7 @@ def _train(config: TrainConfig, task: Task, folder: Path, device: str, resume: b
         raise typer.Exit(1)
 
 
-def _notices(task: Task) -> list[str]:
+def _notices(task: TrainingTask) -> list[str]:
     from ost.train.log import has_tensorboard
 
     lines = [*task.pack.notices, *task.notices]
@@ -116,7 +122,7 @@ def _notices(task: Task) -> list[str]:
     return lines
 
 
-def _show(config: TrainConfig, task: Task, run: Path, outcome: Outcome) -> None:
+def _show(config: TrainConfig, task: TrainingTask, run: Path, outcome: TrainingResult) -> None:
     from ost.train.folder import classes_file
     from ost.train.log import LOG
 
@@ -130,3 +136,13 @@ def _show(config: TrainConfig, task: Task, run: Path, outcome: Outcome) -> None:
     weights, classes = (shlex.quote(str(path)) for path in (outcome.weights, classes_file(run)))
     write_line(f"weights: {outcome.weights}")
     write_line(f"use them: ost recognize VIDEO --weights {weights} --classes {classes}{frames}")
+
+
+def show_recipes(console: Console, recipes: Mapping[str, Recipe]) -> None:
+    """Print every recipe with its purpose."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("recipe", "for", "shots"):
+        table.add_column(column)
+    for name, recipe in recipes.items():
+        table.add_row(Text(name), Text(recipe.note), "--shots" if recipe.by_shots else "")
+    console.print(table)

@@ -12,10 +12,9 @@ from rich.text import Text
 from ost.backbones.names import check_model, check_weights, is_adapter
 from ost.cli import options
 from ost.cli.command import command, load_torch
-from ost.cli.show import show_notices
-from ost.cli.terminal import stderr, stdout
+from ost.cli.terminal import show_notices, stderr, stdout
 from ost.datasets.manifest import read_manifest
-from ost.descriptors.lookup import some
+from ost.descriptors.lookup import first_names
 from ost.errors import UsageError, WeightsError
 from ost.runs import EVALUATION, TRAINING, WEIGHTS, holds_run, trained_on
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ost.weights.formats import Weights
 
 weights_app = typer.Typer(no_args_is_help=True, help="Weight files: list, explain, inspect, convert, blend.")
-Source = Annotated[str, typer.Argument(help="A weight file, or a name from ost weights list.")]
+WeightSource = Annotated[str, typer.Argument(help="A weight file, or a name from ost weights list.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")]
 
 
@@ -54,7 +53,7 @@ def list_weights() -> None:
 
 
 @command(weights_app)
-def inspect(source: Source) -> None:
+def inspect(source: WeightSource) -> None:
     """What a weight file, or the one in the folder of a run, is: its origin, sizes, pixels, and what was learned."""
     source = _run_weights(Path(source)) or source
     lines = _adapter_lines(Path(source)) if is_adapter(Path(source)) else _weight_lines(*_read(source))
@@ -142,14 +141,14 @@ def _adapter_lines(file: Path) -> dict[str, str]:
         "origin": f"an adapter over {adapter.backbone}, trained by OST",
         "backbone": f"weights {adapter.backbone_hash}",
         "frames": str(adapter.frames),
-        "classes": f"{classes}: {some(adapter.names)}",
+        "classes": f"{classes}: {first_names(adapter.names)}",
         "sizes": f"{features} features, a residual of rank {rank}",
         "temperature": f"{adapter.temperature:g}",
     }
 
 
 @command(weights_app)
-def convert(source: Source, output: Output) -> None:
+def convert(source: WeightSource, output: Output) -> None:
     """Write a weight file as safetensors: no pickle, no optimiser, its pixels in the metadata."""
     file, weights = _read(source)
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ost.archives import is_archive
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.errors import UsageError
 
 
-def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[Clip]:
+def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[LabelledVideo]:
     """Label each video with the name of its folder or .tar archive; return them in the order of their paths.
 
     Args:
@@ -25,12 +25,12 @@ def labelled_folder(root: str | Path, videos: Iterable[str | Path]) -> list[Clip
     Raises:
         UsageError: a video is in `root` itself, or there are fewer than two classes.
     """
-    clips: list[Clip] = []
+    clips: list[LabelledVideo] = []
     label = cache(_label)
     for path in sorted(Path(video) for video in videos):
         if path.parent == Path(root) or path == Path(root):
             raise UsageError(f"{path}: lies in no folder of a class; sort the videos into one folder a class")
-        clips.append(Clip(path, label(path.parent)))
+        clips.append(LabelledVideo(path, label(path.parent)))
     if len({clip.label for clip in clips}) < 2:
         raise UsageError(f"{root}: needs a folder of videos for each of at least two classes")
     return clips
@@ -43,17 +43,17 @@ def _label(folder: Path) -> str:
 class Picked(NamedTuple):
     """Videos to train on, and the rest."""
 
-    shots: list[Clip]
-    rest: list[Clip]
+    shots: list[LabelledVideo]
+    rest: list[LabelledVideo]
 
 
-def pick_shots(clips: Sequence[Clip], shots: int, seed: int) -> Picked:
+def pick_shots(clips: Sequence[LabelledVideo], shots: int, seed: int) -> Picked:
     """Pick K videos per class at random; a class's choice depends only on its own videos and the seed.
 
     Raises:
         UsageError: a class has fewer than K videos.
     """
-    by_label: dict[str, list[Clip]] = {}
+    by_label: dict[str, list[LabelledVideo]] = {}
     for clip in sorted(clips):
         by_label.setdefault(clip.label, []).append(clip)
     picked = Picked([], [])

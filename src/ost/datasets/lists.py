@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from ost.datasets.manifest import MAX_BYTES
+from ost.datasets.manifest import MAX_LIST_BYTES
 from ost.errors import UsageError, first_line
 from ost.files import VIDEO_ENDINGS
 from ost.names import fold
 
 MAX_LINE = 4096
-Part = Literal["train", "test"]
+Subset = Literal["train", "test"]
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _UCF = re.compile(r"((?:.*/)?([^/]+)/v_\2_g[0-9]+_c[0-9]+\.avi)(?:\s+[0-9]+)?", re.IGNORECASE)
 _HMDB = re.compile(r"(.+)_test_split([0-9]+)\.txt")
@@ -37,7 +37,9 @@ class Entry(NamedTuple):
     frames: int | None
 
 
-def read_list(path: str | Path, names: Sequence[str] | None = None, part: Part | None = None) -> list[Entry]:
+def read_list(
+    path: str | Path, names: Sequence[str] | None = None, part: Subset | None = None
+) -> list[Entry]:
     """Read the videos of a list in one of the published formats.
 
     - `path number...`, the authors' form; `folder frames number...` where the path has no video file ending;
@@ -66,8 +68,10 @@ def read_list(path: str | Path, names: Sequence[str] | None = None, part: Part |
 
 def _text(list_file: Path) -> str:
     try:
-        if list_file.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{list_file}: larger than {MAX_BYTES >> 30} GiB, which no list of videos is")
+        if list_file.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(
+                f"{list_file}: larger than {MAX_LIST_BYTES >> 30} GiB, which no list of videos is"
+            )
         return list_file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{list_file}: is not a list that can be read ({first_line(error)})") from error
@@ -130,10 +134,10 @@ def _lines(text: str, source: object) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
-Speller = Callable[[str, str], str]
+LabelSpeller = Callable[[str, str], str]
 
 
-def _speller(names: Sequence[str] | None) -> Speller:
+def _speller(names: Sequence[str] | None) -> LabelSpeller:
     """Return a function from (label, location for errors) to the spelling of the label in `names`."""
     known = set(names or ())
     folded: dict[str, list[str]] = {}
@@ -152,7 +156,7 @@ def _speller(names: Sequence[str] | None) -> Speller:
     return spell
 
 
-def _something_something(text: str, list_file: Path, spell: Speller) -> Iterator[Entry]:
+def _something_something(text: str, list_file: Path, spell: LabelSpeller) -> Iterator[Entry]:
     try:
         items: Any = json.loads(text)
     except json.JSONDecodeError as error:
@@ -169,7 +173,7 @@ def _something_something(text: str, list_file: Path, spell: Speller) -> Iterator
         yield Entry(f"{video}.webm", (spell(label, f"{list_file}: video {number} of the list"),), None)
 
 
-def _kinetics(text: str, list_file: Path, spell: Speller) -> Iterator[Entry]:
+def _kinetics(text: str, list_file: Path, spell: LabelSpeller) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     needed = ("label", "youtube_id", "time_start", "time_end")
     try:
@@ -185,7 +189,7 @@ def _kinetics(text: str, list_file: Path, spell: Speller) -> Iterator[Entry]:
         raise UsageError(f"{list_file}: line {rows.line_num} is not CSV ({first_line(error)})") from error
 
 
-def _ucf(text: str, list_file: Path, spell: Speller) -> Iterator[Entry]:
+def _ucf(text: str, list_file: Path, spell: LabelSpeller) -> Iterator[Entry]:
     for number, line in _lines(text, list_file):
         if not (match := _UCF.fullmatch(line)):
             raise UsageError(f"{list_file}: line {number} is not Class/v_Class_g01_c01.avi: {line[:80]!r}")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ost.archives import is_archive, members
 from ost.datasets.lists import Entry
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.errors import UsageError
 from ost.files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from ost.names import fold
@@ -39,13 +39,13 @@ class Located(NamedTuple):
     """The files of a list's videos.
 
     Attributes:
-        clips: the videos that were located, in the order of the list.
+        videos: the videos that were located, in the order of the list.
         missing: the entries without a file.
         notices: archives that cannot be read to their end, one sentence each.
         unclear: video -> why its file is ambiguous.
     """
 
-    clips: list[Clip]
+    videos: list[LabelledVideo]
     missing: list[Entry]
     notices: tuple[str, ...] = ()
     unclear: Mapping[str, str] = MappingProxyType({})
@@ -216,10 +216,10 @@ def locate_all(
             continue
         match = matches[entry.video]
         if match and entry.video in owners[match[1]]:
-            located.clips.append(Clip(match[1], entry.labels[0], entry.labels[1:]))
+            located.videos.append(LabelledVideo(match[1], entry.labels[0], entry.labels[1:]))
         else:
             located.missing.append(entry)
-    if not located.clips:
+    if not located.videos:
         example = f" (such as {entries[0].video})" if entries else ""
         reasons = [*locator.notices, *(f"{video} {cause}" for video, cause in unclear.items())]
         broken = "".join(f" ({line})" for line in reasons[:1])

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from ost.errors import UsageError, first_line
 
-MAX_BYTES, MAX_LINE = 1 << 30, 1 << 16
+MAX_LIST_BYTES, MAX_LINE = 1 << 30, 1 << 16
 MAX_ROWS = 1 << 24
 BATCH = 1 << 14
 MAGIC = b"PAR1"
 
 
-class Clip(NamedTuple):
+class LabelledVideo(NamedTuple):
     """A video with its label, and any other labels it has."""
 
     path: Path
@@ -24,7 +24,7 @@ class Clip(NamedTuple):
     others: tuple[str, ...] = ()
 
 
-def manifest_text(clips: Iterable[Clip]) -> str:
+def manifest_text(clips: Iterable[LabelledVideo]) -> str:
     """Return a CSV manifest of the videos, one row per label, with absolute paths."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -46,7 +46,9 @@ def is_manifest(path: str | Path) -> bool:
     return not _missing(header)
 
 
-def read_manifest(path: str | Path, dataset: str | None = None, root: str | Path | None = None) -> list[Clip]:
+def read_manifest(
+    path: str | Path, dataset: str | None = None, root: str | Path | None = None
+) -> list[LabelledVideo]:
     """Read the videos of a manifest, in the order of their first rows; paths are relative to its folder.
 
     A row's labels are those of its columns `label` and `labels`, which is separated by `|` in CSV and a list in
@@ -81,7 +83,7 @@ def read_manifest(path: str | Path, dataset: str | None = None, root: str | Path
     if not labels:
         names = ", ".join(sorted(other_datasets - {""})) or "none"
         raise UsageError(f"{path}: has no row of dataset {dataset!r}; it has {names}")
-    return [Clip(video, *_first_and_others(video_labels)) for video, video_labels in labels.items()]
+    return [LabelledVideo(video, *_first_and_others(video_labels)) for video, video_labels in labels.items()]
 
 
 def _first_and_others(labels: Iterable[str]) -> tuple[str, tuple[str, ...]]:
@@ -107,8 +109,8 @@ def _missing(columns: Iterable[str], dataset: str | None = None) -> list[str]:
 
 def _csv_rows(manifest: Path, dataset: str | None) -> Iterator[_Row]:
     try:
-        if manifest.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{manifest}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
+        if manifest.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(f"{manifest}: larger than {MAX_LIST_BYTES >> 30} GiB, which no manifest is")
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             row = next(rows, None)
@@ -140,8 +142,8 @@ def _parquet_rows(manifest: Path, dataset: str | None) -> Iterator[_Row]:
     import pyarrow.parquet as pq
 
     try:
-        if manifest.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{manifest}: larger than {MAX_BYTES >> 30} GiB, which no manifest is")
+        if manifest.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(f"{manifest}: larger than {MAX_LIST_BYTES >> 30} GiB, which no manifest is")
         with manifest.open("rb") as raw:
             metadata = pq.read_metadata(raw)
             # Other sizes are not read: pyarrow aborts the process when those of a damaged file contradict.
@@ -152,7 +154,7 @@ def _parquet_rows(manifest: Path, dataset: str | None) -> Iterator[_Row]:
             for batch in _batches(raw, metadata, columns):
                 arrays = {name: batch.column(name) for name in columns}
                 size += sum(_text_size(array) for array in arrays.values())
-                if number + len(batch) > MAX_ROWS or size > MAX_BYTES:
+                if number + len(batch) > MAX_ROWS or size > MAX_LIST_BYTES:
                     raise UsageError(_too_large(manifest))
                 values = {name: _values(array) for name, array in arrays.items()}
                 no_values: Sequence[Any] = [None] * len(batch)
@@ -190,7 +192,7 @@ def _batches(raw: Any, metadata: Any, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def _too_large(manifest: Path) -> str:
-    most = f"{MAX_ROWS:,} rows or {MAX_BYTES >> 30} GiB of text"
+    most = f"{MAX_ROWS:,} rows or {MAX_LIST_BYTES >> 30} GiB of text"
     return f"{manifest}: holds more than {most}, which no manifest does"
 
 

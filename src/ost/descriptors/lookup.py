@@ -17,7 +17,7 @@ SHOWN = 5  # names listed in a notice; the others are only counted
 LETTERS, WORDS = 0.75, 0.5  # similarity from which a name is suggested: of its letters, of its words
 
 
-class Found(NamedTuple):
+class ClassMatch(NamedTuple):
     """A class of a shipped pack, and whether its name matched in another inflection."""
 
     item: PackClass
@@ -41,7 +41,7 @@ def join(title: str, labels: Iterable[str]) -> Pack:
         whole_packs(), key=lambda name: -sum(_find_class(name, label) is not None for label in listed)
     )
     classes: list[PackClass] = []
-    inflected: list[tuple[str, Found]] = []
+    inflected: list[tuple[str, ClassMatch]] = []
     unmatched: list[str] = []
     for label in listed:
         match = _first_match(packs, label)
@@ -103,14 +103,14 @@ def _find_class(pack: str, label: str) -> PackClass | None:
     return shipped_pack(pack).find(label) or _inflections(pack).get(stems(label))
 
 
-def _first_match(packs: Sequence[str], label: str) -> Found | None:
+def _first_match(packs: Sequence[str], label: str) -> ClassMatch | None:
     """Return the first class with that spelling, else the first with that inflection."""
     for name in packs:
         if item := shipped_pack(name).find(label):
-            return Found(item, name, False)
+            return ClassMatch(item, name, False)
     for name in packs:
         if item := _inflections(name).get(stems(label)):
-            return Found(item, name, True)
+            return ClassMatch(item, name, True)
     return None
 
 
@@ -123,9 +123,9 @@ def _check_distinct(title: str, labels: Sequence[str], classes: Sequence[PackCla
         owners[item.spatial] = label
 
 
-def _inflected_notice(inflected: Sequence[tuple[str, Found]]) -> tuple[str, ...]:
+def _inflected_notice(inflected: Sequence[tuple[str, ClassMatch]]) -> tuple[str, ...]:
     others = [f"{name} = {match.item.name} ({match.pack})" for name, match in inflected]
-    return (f"descriptors taken from the same class in other words: {some(others)}",) if others else ()
+    return (f"descriptors taken from the same class in other words: {first_names(others)}",) if others else ()
 
 
 def _plain_notices(unmatched: Sequence[str], total: int) -> tuple[str, ...]:
@@ -135,13 +135,13 @@ def _plain_notices(unmatched: Sequence[str], total: int) -> tuple[str, ...]:
     hints = [f"{name}: is {hit[0]!r} ({hit[1]}) meant?" for name, hit in near.items() if hit]
     count = f"{len(unmatched)} of {total} classes"
     return (
-        f"{count} are in no shipped pack and are matched by name alone: {some(unmatched)}",
+        f"{count} are in no shipped pack and are matched by name alone: {first_names(unmatched)}",
         *([f"near names, not taken: {' '.join(hints)}"] if hints else []),
         "descriptors tell classes apart better than names: ost describe CLASSES -o pack.json has an LLM "
         "write them; then give pack.json in place of the names",
     )
 
 
-def some(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """List the first few names, and say how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -15,8 +15,8 @@ from ost.files import text_hash, write_text
 from ost.names import fold
 from ost.types import BOTH
 
-SCHEMA = 1
-MAX_BYTES = 64 << 20
+PACK_SCHEMA = 1
+MAX_PACK_BYTES = 64 << 20
 _FIELDS = {"schema", "name", "licence", "provenance", "classes"}
 _CLASS_FIELDS = {"name", "label", "spatial", "temporal"}
 
@@ -140,14 +140,14 @@ def read_json(path: str | Path) -> object:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a UTF-8 file of at most `MAX_BYTES`, with or without a byte-order mark."""
+    """Read a UTF-8 file of at most `MAX_PACK_BYTES`, with or without a byte-order mark."""
     try:
         with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_PACK_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise PackError(f"{path}: cannot be read ({error})") from error
-    if len(data) > MAX_BYTES:
-        raise PackError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no list of classes is")
+    if len(data) > MAX_PACK_BYTES:
+        raise PackError(f"{path}: larger than {MAX_PACK_BYTES >> 20} MiB, which no list of classes is")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -166,8 +166,8 @@ def _reject_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]
 def parse_pack(data: object, where: str) -> Pack:
     """Return the pack that decoded JSON describes, checked against the schema; `where` names it in errors."""
     top = _object(data, _FIELDS, where)
-    if top.get("schema") != SCHEMA:
-        raise PackError(f"{where}: schema is {top.get('schema')!r}, this version reads {SCHEMA}")
+    if top.get("schema") != PACK_SCHEMA:
+        raise PackError(f"{where}: schema is {top.get('schema')!r}, this version reads {PACK_SCHEMA}")
     if not isinstance(top.get("classes"), list):
         raise PackError(f"{where}: classes must be a list")
     provenance = top.get("provenance", {})
@@ -193,7 +193,7 @@ def parse_pack(data: object, where: str) -> Pack:
 def save_pack(pack: Pack, path: str | Path) -> None:
     """Write a pack file atomically; its provenance records the content hash."""
     data = {
-        "schema": SCHEMA,
+        "schema": PACK_SCHEMA,
         "name": pack.name,
         "licence": pack.licence,
         "provenance": {**pack.provenance, "hash": pack.hash},

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from ost.catalog import did_you_mean, near_misses
-from ost.descriptors.lookup import join, named, some
+from ost.descriptors.lookup import first_names, join, named
 from ost.descriptors.names import readable
 from ost.descriptors.pack import Pack, PackClass, load_pack, parse_pack, read_json, read_text
 from ost.descriptors.shipped import shipped, shipped_pack
@@ -117,7 +117,7 @@ def _load(path: Path) -> Pack:
     missing = pack.provenance.get("missing")
     if not isinstance(missing, list) or not missing:
         return pack
-    names = some([str(name) for name in cast(list[object], missing)])
+    names = first_names([str(name) for name in cast(list[object], missing)])
     return replace(
         pack, notices=(f"{path}: lacks classes that found no descriptors when it was written: {names}",)
     )

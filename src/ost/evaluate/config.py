@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ost.backbones.catalog import BACKBONES
 from ost.descriptors.shipped import shipped
 from ost.errors import UsageError, first_line
-from ost.evaluate.ways import KINDS, Texts
+from ost.evaluate.ways import KINDS_OF_TEXTS, Texts
 from ost.recognition.settings import EPS, Settings
 from ost.video.decode import MIN_DECODED
 from ost.weights.published import PUBLISHED
@@ -66,7 +66,7 @@ class EvaluateConfig(BaseModel):
             sampling=self.sampling,
             min_decoded=self.min_decoded,
             method=self.method,
-            kinds=KINDS[texts],
+            kinds=KINDS_OF_TEXTS[texts],
             eps=self.eps,
         )
 

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ost.evaluate.metrics import Floats
-from ost.evaluate.run import Answer
+from ost.evaluate.run import ListScores
 
-Outcome = Literal["win", "loss"]
+ExampleKind = Literal["win", "loss"]
 
 
 class Example(NamedTuple):
@@ -18,22 +18,22 @@ class Example(NamedTuple):
 
     Attributes:
         outcome: "win" if the requested way is right, "loss" if the baseline is.
-        question: index of the list.
+        list_index: index of the list.
         path: path of the video.
         truth: its class.
-        said, baseline: top-1 class of the requested way and of the baseline.
+        predicted, baseline: top-1 class of the requested way and of the baseline.
     """
 
-    outcome: Outcome
-    question: int
+    outcome: ExampleKind
+    list_index: int
     path: str
     truth: str
-    said: str
+    predicted: str
     baseline: str
 
 
 def examples(
-    lists: Sequence[Answer], baseline: Sequence[Answer], outcome: Outcome, most: int
+    lists: Sequence[ListScores], baseline: Sequence[ListScores], outcome: ExampleKind, most: int
 ) -> list[Example]:
     """Return the clearest wins or losses, at most one per class and per video.
 
@@ -45,11 +45,13 @@ def examples(
     for number, (scores, baseline_scores, gain) in enumerate(zip(lists, baseline, gains, strict=True)):
         right, wrong = (scores, baseline_scores) if outcome == "win" else (baseline_scores, scores)
         for i in np.flatnonzero(right.right(1) & ~wrong.right(1)):
-            said, baseline_said = (a.names[int(a.logits[i].argmax())] for a in (scores, baseline_scores))
+            predicted, baseline_predicted = (
+                a.names[int(a.logits[i].argmax())] for a in (scores, baseline_scores)
+            )
             truth = scores.names[int(right.labels[i])]
             clearness = float(gain[i]) if outcome == "win" else -float(gain[i])
             candidates.append(
-                (clearness, Example(outcome, number, scores.paths[i], truth, said, baseline_said))
+                (clearness, Example(outcome, number, scores.paths[i], truth, predicted, baseline_predicted))
             )
     chosen: list[Example] = []
     for _, example in sorted(candidates, key=lambda pair: -pair[0]):
@@ -58,7 +60,7 @@ def examples(
     return chosen[:most]
 
 
-def _margins(lists: Sequence[Answer]) -> list[Floats]:
+def _margins(lists: Sequence[ListScores]) -> list[Floats]:
     """Return the margin of each video, by list, over the standard deviation of all; 0 where every class is right."""
     by_list: list[Floats] = []
     for answer in lists:

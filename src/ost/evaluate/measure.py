@@ -12,9 +12,9 @@ from ost.backbones.base import Backbone
 from ost.backbones.load import load_backbone, original_of
 from ost.errors import VideoError
 from ost.evaluate.config import EvaluateConfig
-from ost.evaluate.run import Answer, answer
+from ost.evaluate.run import ListScores, score_lists
 from ost.evaluate.summary import Summary, summary
-from ost.evaluate.task import Task
+from ost.evaluate.task import EvaluationTask
 from ost.evaluate.ways import MEAN_POOL, Way, ablation, way_of
 from ost.ranks import Ranks
 from ost.runs import ABSENT, Missing
@@ -30,7 +30,7 @@ class Measured:
     Attributes:
         task: the videos and classes.
         backbone: the backbone that embedded the videos.
-        asked: the requested way of matching.
+        requested: the requested way of matching.
         answers: scores by way, in the order of the lists; always with the mean-pool baseline.
         untuned: name and mean-pool scores of the weights that tuned ones started from; None if not requested.
         seconds: wall-clock time of the pass over the videos, without loading weights.
@@ -38,24 +38,24 @@ class Measured:
         trained: scored videos that the weights were trained on, as recorded in the folder of their run.
     """
 
-    task: Task
+    task: EvaluationTask
     backbone: Backbone
-    asked: Way
-    answers: dict[Way, list[Answer]]
-    untuned: tuple[str, list[Answer]] | None
+    requested: Way
+    answers: dict[Way, list[ListScores]]
+    untuned: tuple[str, list[ListScores]] | None
     seconds: float
     ranks: int
     trained: frozenset[str] = frozenset()
 
     @property
-    def lists(self) -> list[Answer]:
+    def lists(self) -> list[ListScores]:
         """Return the scores of the requested way of matching."""
-        return self.answers[self.asked]
+        return self.answers[self.requested]
 
     @property
-    def baseline(self) -> list[Answer] | None:
+    def baseline(self) -> list[ListScores] | None:
         """Return the scores of mean-pooling and names, or None if that is the requested way."""
-        return None if self.asked == MEAN_POOL else self.answers[MEAN_POOL]
+        return None if self.requested == MEAN_POOL else self.answers[MEAN_POOL]
 
     @property
     def scored(self) -> int:
@@ -97,18 +97,20 @@ class Measured:
         others = [answer.without(self.trained) for answer in self.lists]
         return self._summary(others) if any(answer.paths for answer in others) else None
 
-    def _summary(self, answers: Sequence[Answer]) -> Summary:
+    def _summary(self, answers: Sequence[ListScores]) -> Summary:
         protocol = self.task.protocol
         return summary(answers, harmonic=protocol.combine == "harmonic", precision=protocol.precision)
 
 
-def load(config: EvaluateConfig, device: str, tell: Callable[[str], None]) -> tuple[Backbone, str | None]:
+def load_models(
+    config: EvaluateConfig, device: str, notify: Callable[[str], None]
+) -> tuple[Backbone, str | None]:
     """Load the backbone of a configuration; return it and the name of the untuned weights, if requested.
 
     Raises:
         UsageError, WeightsError: see `load_backbone`.
     """
-    untuned = original_of(config.weights, config.blend_with, tell) if config.vanilla else None
+    untuned = original_of(config.weights, config.blend_with, notify) if config.vanilla else None
     backbone = load_backbone(
         config.backbone,
         config.weights,
@@ -116,13 +118,13 @@ def load(config: EvaluateConfig, device: str, tell: Callable[[str], None]) -> tu
         original=config.blend_with if config.blend is not None else None,
         device=device,
         dtype=config.dtype,
-        tell=tell,
+        notify=notify,
     )
     return backbone, untuned
 
 
 def measure(
-    task: Task,
+    task: EvaluationTask,
     backbone: Backbone,
     untuned: Backbone | None = None,
     *,
@@ -130,22 +132,22 @@ def measure(
     advance: Advance = lambda: None,
 ) -> Measured:
     """Score the videos of a task in the requested way and in those it is compared with."""
-    settings, asked = task.config.settings, way_of(task.config.settings)
+    settings, requested = task.config.settings, way_of(task.config.settings)
     others = ablation(settings.eps) if task.config.ablate else ()
-    ways = tuple(dict.fromkeys((asked, MEAN_POOL, *others)))
+    ways = tuple(dict.fromkeys((requested, MEAN_POOL, *others)))
     started = time.perf_counter()
-    answers = answer(backbone, task.questions, settings, ways, ranks=ranks, advance=advance)
+    answers = score_lists(backbone, task.lists, settings, ways, ranks=ranks, advance=advance)
     seconds = time.perf_counter() - started
     untuned_scores = None
     if untuned is not None:
         with activity("evaluating the untuned weights", task.videos // ranks.world) as evaluating:
-            untuned_answers = answer(
-                untuned, task.questions, settings, (MEAN_POOL,), ranks=ranks, advance=evaluating.advance
+            untuned_answers = score_lists(
+                untuned, task.lists, settings, (MEAN_POOL,), ranks=ranks, advance=evaluating.advance
             )
         untuned_scores = untuned.name, untuned_answers[MEAN_POOL]
-    scored = {path for scores in answers[asked] for path in scores.paths}
+    scored = {path for scores in answers[requested] for path in scores.paths}
     trained = frozenset(path for path in scored if _is_among(path, task.learned))
-    return Measured(task, backbone, asked, answers, untuned_scores, seconds, ranks.world, trained)
+    return Measured(task, backbone, requested, answers, untuned_scores, seconds, ranks.world, trained)
 
 
 def _is_among(path: str, clips: Mapping[str, Sequence[Path]]) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from ost.errors import UsageError
 from ost.evaluate.pack import PackReport
-from ost.evaluate.run import Answer
+from ost.evaluate.run import ListScores
 from ost.evaluate.ways import Way
 from ost.files import atomic
 from ost.types import Kind
@@ -26,7 +26,9 @@ COLOURS: dict[str, str] = {
 FORMATS = ("svg", "png", "pdf")
 
 
-def save_picture(report: PackReport, path: str | Path, accuracy: Mapping[Way, Answer] | None = None) -> None:
+def save_picture(
+    report: PackReport, path: str | Path, accuracy: Mapping[Way, ListScores] | None = None
+) -> None:
     """Draw a report with at least two classes and the accuracy of the pack on labelled videos.
 
     Raises:
@@ -85,7 +87,7 @@ def _draw_cosines(axes: Any, report: PackReport) -> None:
 _TITLES: dict[Kind, str] = {"name": "names alone", "spatial": "spatial", "temporal": "temporal"}
 
 
-def _draw_accuracy(axes: Any, accuracy: Mapping[Way, Answer]) -> None:
+def _draw_accuracy(axes: Any, accuracy: Mapping[Way, ListScores]) -> None:
     first = next(iter(accuracy.values()))
     ways = [way.texts for way in accuracy]
     shares = [100 * float(answer.right(1).mean()) for answer in accuracy.values()]

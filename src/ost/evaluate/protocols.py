@@ -11,10 +11,10 @@ import numpy as np
 
 from ost.catalog import Catalog
 from ost.datasets.catalog import BENCHMARKS, class_names, read_split
-from ost.datasets.manifest import Clip
+from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
-from ost.evaluate.question import Question
-from ost.sources import Found, listed_clips, own_clips
+from ost.evaluate.lists import EvaluationList
+from ost.sources import LabelledVideos, listed_videos, own_videos
 
 Combine = Literal["mean", "harmonic"]
 
@@ -42,12 +42,12 @@ class Protocol:
     precision: bool = False
 
     @property
-    def lists(self) -> tuple[str, ...]:
+    def titles(self) -> tuple[str, ...]:
         """Return the titles of the rows of the protocol's table."""
         return tuple(f"draw {i}" for i in range(1, self.draws + 1)) or self.splits
 
 
-def ask(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[Question]:
+def protocol_lists(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[EvaluationList]:
     """Return the lists of a protocol with the videos below a folder, each with its own classes.
 
     Args:
@@ -61,63 +61,55 @@ def ask(protocol: Protocol, videos: Path | None, spec: Spec = "") -> list[Questi
     """
     benchmark = BENCHMARKS.find(protocol.benchmark)
     pack = resolve(spec or benchmark.pack)
-    sources = [listed_clips(benchmark, split, videos) for split in protocol.splits]
-    questions = [
-        Question(split, pack.select(class_names(benchmark, split)), *_question_fields(clips))
-        for split, clips in zip(protocol.splits, sources, strict=True)
+    lists = [
+        _list_of(split, pack.select(class_names(benchmark, split)), listed_videos(benchmark, split, videos))
+        for split in protocol.splits
     ]
     if not protocol.draws:
-        return questions
+        return lists
     labels = {e.video: e.labels[0] for split in protocol.splits for e in read_split(benchmark, split)}
-    return _draw_classes(protocol, class_names(benchmark), questions, labels)
+    return _draw_classes(protocol, class_names(benchmark), lists, labels)
 
 
 def _draw_classes(
-    protocol: Protocol, names: Sequence[str], lists: Sequence[Question], labels: Mapping[str, str]
-) -> list[Question]:
+    protocol: Protocol, names: Sequence[str], lists: Sequence[EvaluationList], labels: Mapping[str, str]
+) -> list[EvaluationList]:
     """Return the videos of all lists, each once, among half of the classes, drawn with the seeds 0 to 9.
 
     Text4Vis draws in the same way from its own order of the classes. Its order of HMDB-51 has two pairs swapped, so 8
     of its 10 draws differ from these by one or two classes.
     """
-    clips = list(dict.fromkeys(clip for question in lists for clip in question.clips))
-    missing = list(dict.fromkeys(video for question in lists for video in question.missing))
-    questions: list[Question] = []
-    for seed, title in enumerate(protocol.lists):
+    videos = list(dict.fromkeys(video for one in lists for video in one.videos))
+    missing = list(dict.fromkeys(video for one in lists for video in one.missing))
+    unclear = {video: cause for one in lists for video, cause in one.unclear.items()}
+    drawn_lists: list[EvaluationList] = []
+    for seed, title in enumerate(protocol.titles):
         order = np.random.RandomState(seed).permutation(len(names))[: len(names) // 2]
         drawn = [names[int(i)] for i in order]
-        drawn_clips = [clip for clip in clips if clip.label in set(drawn)]
-        drawn_missing = tuple(video for video in missing if labels[video] in set(drawn))
-        drawn_unclear = {
-            video: why for q in lists for video, why in q.unclear.items() if labels[video] in set(drawn)
-        }
-        questions.append(
-            Question(
-                title,
-                lists[0].pack.select(drawn),
-                drawn_clips,
-                drawn_missing,
-                lists[0].notices,
-                drawn_unclear,
-            )
+        listing = LabelledVideos(
+            [video for video in videos if video.label in set(drawn)],
+            tuple(video for video in missing if labels[video] in set(drawn)),
+            lists[0].notices,
+            {video: cause for video, cause in unclear.items() if labels[video] in set(drawn)},
         )
-    return questions
+        drawn_lists.append(_list_of(title, lists[0].pack.select(drawn), listing))
+    return drawn_lists
 
 
-def _question_fields(found: Found) -> tuple[list[Clip], tuple[str, ...], tuple[str, ...], Mapping[str, str]]:
-    return found.clips, found.missing, found.notices, found.unclear
+def _list_of(title: str, pack: Pack, listing: LabelledVideos) -> EvaluationList:
+    return EvaluationList(title, pack, listing.videos, listing.missing, listing.notices, listing.unclear)
 
 
-def ask_own(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list[Question]:
+def own_lists(videos: Path | None, manifest: Path | None, spec: Spec = "") -> list[EvaluationList]:
     """Return the user's own videos, with the classes of `spec` or of their labels.
 
     Raises:
         UsageError: they cannot be read.
         PackError: `spec` lacks a label.
     """
-    found = own_clips(videos, manifest, None, "test")
-    labels = sorted({label for clip in found.clips for label in (clip.label, *clip.others)})
-    return [Question("own", resolve(spec or labels), *_question_fields(found))]
+    listing = own_videos(videos, manifest, None, "test")
+    labels = sorted({label for video in listing.videos for label in (video.label, *video.others)})
+    return [_list_of("own", resolve(spec or labels), listing)]
 
 
 OWN_PROTOCOL = Protocol("", (), "your own videos: --manifest FILE, or --videos with a folder for each class")

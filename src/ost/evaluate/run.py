@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ost.backbones.base import Backbone
 from ost.errors import VideoError
+from ost.evaluate.lists import EvaluationList
 from ost.evaluate.metrics import Bools, Floats, Ints, mean_average_precision, mean_per_class, per_class, top
-from ost.evaluate.question import Question
 from ost.evaluate.ways import Way, way_of
 from ost.ranks import Ranks
 from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.settings import Settings
-from ost.recognition.store import stacked, stored_embeddings
+from ost.recognition.store import concatenate, stored_embeddings
 from ost.types import ClassHead, FrameEmbeddings, Kind
 from ost.video.transform import view_preprocess
 
@@ -30,7 +30,7 @@ AT_ONCE = 16  # videos per batch of the matching; scores do not depend on it
 
 
 @dataclass(frozen=True)
-class Answer:
+class ListScores:
     """The scores of one list.
 
     Attributes:
@@ -58,7 +58,7 @@ class Answer:
         """Return the class of each video, [n]; for a video of several classes, the one with the largest logit."""
         return np.where(self.truth, self.logits, -np.inf).argmax(1)
 
-    def without(self, paths: Collection[str]) -> Answer:
+    def without(self, paths: Collection[str]) -> ListScores:
         """Return the scores without these videos."""
         kept = np.array([path not in paths for path in self.paths], bool)
         paths_kept = tuple(path for path, keep in zip(self.paths, kept, strict=True) if keep)
@@ -89,15 +89,15 @@ class Answer:
         return mean_average_precision(exp / exp.sum(1, keepdims=True), self.truth)
 
 
-def answer(
+def score_lists(
     backbone: Backbone,
-    questions: Sequence[Question],
+    lists: Sequence[EvaluationList],
     settings: Settings,
     ways: Sequence[Way] = (),
     *,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     advance: Callable[[], None] = lambda: None,
-) -> dict[Way, list[Answer]]:
+) -> dict[Way, list[ListScores]]:
     """Score every video of every list in each way of matching, in one pass of the towers.
 
     Videos are matched in blocks that depend on the lists alone, and each rank takes whole blocks. With any number of
@@ -105,7 +105,7 @@ def answer(
 
     Args:
         backbone: the backbone that embeds the videos and classes.
-        questions: the lists; a video of several lists is embedded once.
+        lists: the lists; a video of several lists is embedded once.
         settings: sampling, and the way of matching if `ways` is empty.
         ways: the ways of matching.
         ranks: the processes that share the videos.
@@ -115,11 +115,11 @@ def answer(
     view_preprocess(backbone.preprocess, settings.crops)
     ways = ways or (way_of(settings),)
     kinds: list[Kind] = list(dict.fromkeys(kind for way in ways for kind in way.kinds))
-    heads = [class_head(backbone, q.pack, kinds) for q in questions]
-    list_paths = [{str(clip.path) for clip in q.clips} for q in questions]
-    paths = list(dict.fromkeys(str(clip.path) for q in questions for clip in q.clips))
+    heads = [class_head(backbone, q.pack, kinds) for q in lists]
+    list_paths = [{str(clip.path) for clip in q.videos} for q in lists]
+    paths = list(dict.fromkeys(str(clip.path) for q in lists for clip in q.videos))
     blocks = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)][ranks.rank :: ranks.world]
-    scored = _Scored([[{} for _ in questions] for _ in ways], {})
+    scored = _Scored([[{} for _ in lists] for _ in ways], {})
     for embedded in _embed_blocks(backbone, blocks, settings, scored.unreadable, advance):
         for q, (head, members) in enumerate(zip(heads, list_paths, strict=True)):
             listed = {path: frames for path, frames in embedded.items() if path in members}
@@ -130,7 +130,7 @@ def answer(
     return {
         way: [
             replace(_answer(q, by_path, scored.unreadable), notices=head.notices)
-            for q, by_path, head in zip(questions, logits, heads, strict=True)
+            for q, by_path, head in zip(lists, logits, heads, strict=True)
         ]
         for way, logits in zip(ways, scored.logits, strict=True)
     }
@@ -177,31 +177,31 @@ def _embed_blocks(
 
 def _logits(embedded: Sequence[FrameEmbeddings], head: ClassHead, way: Way) -> Tensor:
     """Return the logits [n, A] of n videos; for several views, the log of their mean probability."""
-    scores = match(stacked(embedded), head, method=way.method, kinds=way.kinds, eps=way.weight).logits
+    scores = match(concatenate(embedded), head, method=way.method, kinds=way.kinds, eps=way.weight).logits
     views = scores.unflatten(0, (len(embedded), -1))
     count = views.shape[1]
     return views[:, 0] if count == 1 else torch.log_softmax(views, -1).logsumexp(1) - math.log(count)
 
 
-def _answer(question: Question, logits: dict[str, Floats], unreadable: dict[str, str]) -> Answer:
-    names = question.pack.names
+def _answer(video_list: EvaluationList, logits: dict[str, Floats], unreadable: dict[str, str]) -> ListScores:
+    names = video_list.pack.names
     columns = {name: a for a, name in enumerate(names)}
-    clips = [clip for clip in question.clips if str(clip.path) in logits]
+    clips = [clip for clip in video_list.videos if str(clip.path) in logits]
     labels = list(dict.fromkeys(label for clip in clips for label in (clip.label, *clip.others)))
-    chosen = question.pack.select(labels).names if labels else ()
+    chosen = video_list.pack.select(labels).names if labels else ()
     column = {label: columns[name] for label, name in zip(labels, chosen, strict=True)}
     truth = np.zeros((len(clips), len(names)), bool)
     for i, clip in enumerate(clips):
         truth[i, [column[label] for label in (clip.label, *clip.others)]] = True
-    return Answer(
-        question.title,
+    return ListScores(
+        video_list.title,
         names,
         tuple(str(clip.path) for clip in clips),
         np.stack([logits[str(clip.path)] for clip in clips])
         if clips
         else np.zeros((0, len(names)), np.float32),
         truth,
-        question.missing,
-        {str(c.path): unreadable[str(c.path)] for c in question.clips if str(c.path) in unreadable}
-        | dict(question.unclear),
+        video_list.missing,
+        {str(c.path): unreadable[str(c.path)] for c in video_list.videos if str(c.path) in unreadable}
+        | dict(video_list.unclear),
     )

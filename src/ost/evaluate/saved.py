@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ost.evaluate.measure import Measured
-    from ost.evaluate.run import Answer
+    from ost.evaluate.run import ListScores
 
-SCHEMA = 1
-MAX_BYTES = 1 << 30
+RUN_SCHEMA = 1
+MAX_RUN_BYTES = 1 << 30
 RUN, SCORES, PAGE = EVALUATION, "scores.parquet", "index.html"
 LOGIT = "logit:"
 LIBRARIES = ("ost-video", "torch", "open_clip_torch", "av", "numpy")
@@ -56,20 +56,20 @@ def record(measured: Measured) -> dict[str, Any]:
     """Return the record of an evaluation, as run.json holds it."""
     task, backbone = measured.task, measured.backbone
     return {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         "config": task.config.anywhere().model_dump(mode="json"),
         "backbone": backbone.name,
         "weights": backbone.weights_hash,
         "fingerprint": backbone.fingerprint,
         "precision": backbone.precision,
-        "packs": {question.title: question.pack.hash for question in task.questions},
+        "packs": {video_list.title: video_list.pack.hash for video_list in task.lists},
         "environment": environment(measured),
         "seconds": round(measured.seconds, 2),
         "videos": task.videos,
         "numbers": {title: summary.as_dict() for title, summary in measured.summaries().items()},
         "trained_on": _trained_on(measured),
         "published": dict(task.protocol.published),
-        "classes": {question.title: list(question.pack.names) for question in task.questions},
+        "classes": {video_list.title: list(video_list.pack.names) for video_list in task.lists},
         "by_class": {answer.title: answer.by_class() for answer in measured.lists if answer.paths},
         "missing": {answer.title: list(answer.missing) for answer in measured.lists},
         "unreadable": {path: cause for answer in measured.lists for path, cause in answer.unreadable.items()},
@@ -114,7 +114,7 @@ def save_scores(path: Path, measured: Measured) -> None:
         pq.write_table(_table(measured.lists, root), temporary)
 
 
-def _table(lists: Sequence[Answer], root: Path) -> pa.Table:
+def _table(lists: Sequence[ListScores], root: Path) -> pa.Table:
     import pyarrow as pa
 
     titles = [answer.title for answer in lists for _ in answer.paths]
@@ -134,13 +134,13 @@ def _table(lists: Sequence[Answer], root: Path) -> pa.Table:
     return pa.table(columns)
 
 
-def _label_names(answer: Answer) -> Iterator[list[str]]:
+def _label_names(answer: ListScores) -> Iterator[list[str]]:
     for truth, first in zip(answer.truth, answer.labels, strict=True):
         others = [int(a) for a in np.flatnonzero(truth) if a != first]
         yield [answer.names[a] for a in (int(first), *others)]
 
 
-def _column(answer: Answer, name: str) -> Floats:
+def _column(answer: ListScores, name: str) -> Floats:
     if name not in answer.names:
         return np.full(len(answer.paths), np.nan, np.float32)
     return answer.logits[:, answer.names.index(name)].astype(np.float32)
@@ -217,18 +217,18 @@ def read_record(folder: Path) -> dict[str, Any]:
     if (folder / TRAINING).exists() and not path.exists():
         raise UsageError(f"{folder}: holds a training run, not an evaluation")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_BYTES >> 30} GiB, which no record of a run is")
+        if path.stat().st_size > MAX_RUN_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_RUN_BYTES >> 30} GiB, which no record of a run is")
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder}: holds no run that can be read ({first_line(error)})") from error
     groups = ("config", "packs", "environment", "classes")
     if (
         not isinstance(data, dict)
-        or (type(data.get("schema")), data.get("schema")) != (int, SCHEMA)  # JSON true equals 1
+        or (type(data.get("schema")), data.get("schema")) != (int, RUN_SCHEMA)  # JSON true equals 1
         or not all(isinstance(data.get(group), dict) for group in groups)
     ):
-        raise UsageError(f"{path}: is not the record of a run, schema {SCHEMA}")
+        raise UsageError(f"{path}: is not the record of a run, schema {RUN_SCHEMA}")
     return data
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ost.errors import UsageError
 from ost.evaluate.metrics import Interval, bootstrap, harmonic_mean
-from ost.evaluate.run import Answer
+from ost.evaluate.run import ListScores
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Summary:
         return asdict(self)
 
 
-def summary(answers: Sequence[Answer], *, harmonic: bool = False, precision: bool = False) -> Summary:
+def summary(answers: Sequence[ListScores], *, harmonic: bool = False, precision: bool = False) -> Summary:
     """Return the metrics of scored lists; a list without a scored video has no row and is left out of the means.
 
     Args:
@@ -92,7 +92,7 @@ def summary(answers: Sequence[Answer], *, harmonic: bool = False, precision: boo
     )
 
 
-def _row(answer: Answer, precision: bool) -> Row:
+def _row(answer: ListScores, precision: bool) -> Row:
     return Row(
         answer.title,
         len(answer.paths),

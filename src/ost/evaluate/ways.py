@@ -12,7 +12,7 @@ from ost.types import BOTH, Kind
 Texts = Literal["names", "spatial", "temporal", "both"]
 Matched = Literal["mean-pool", "mean", "transport"]
 TEXTS: tuple[Texts, ...] = ("names", "spatial", "temporal", "both")
-KINDS: dict[Texts, tuple[Kind, ...]] = {
+KINDS_OF_TEXTS: dict[Texts, tuple[Kind, ...]] = {
     "names": ("name",),
     "spatial": ("spatial",),
     "temporal": ("temporal",),
@@ -41,7 +41,7 @@ class Way:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Return the kinds of prompts to match."""
-        return KINDS[self.texts]
+        return KINDS_OF_TEXTS[self.texts]
 
     @property
     def method(self) -> Method:
@@ -61,7 +61,7 @@ def way_of(settings: Settings) -> Way:
     """Return the way of matching that settings select."""
     if settings.method == "mean":
         return MEAN_POOL
-    texts: Texts = next(texts for texts in TEXTS if set(KINDS[texts]) == set(settings.kinds))
+    texts: Texts = next(texts for texts in TEXTS if set(KINDS_OF_TEXTS[texts]) == set(settings.kinds))
     return Way(texts, "mean") if settings.eps == math.inf else Way(texts, "transport", settings.eps)
 
 

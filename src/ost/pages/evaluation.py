@@ -20,11 +20,11 @@ import numpy as np
 from ost.errors import VideoError
 from ost.evaluate.config import OWN
 from ost.evaluate.confusion import Confused, confusion, worst_pairs
-from ost.evaluate.examples import Example, Outcome, examples
+from ost.evaluate.examples import Example, ExampleKind, examples
 from ost.evaluate.measure import Measured
 from ost.evaluate.metrics import Ints
 from ost.evaluate.picture import short
-from ost.evaluate.run import Answer
+from ost.evaluate.run import ListScores
 from ost.evaluate.saved import record
 from ost.evaluate.table import table_of
 from ost.files import printable, write_text
@@ -81,16 +81,16 @@ class Shown:
     panels: list[tuple[Panel, str]]
 
 
-def save_page(path: str | Path, measured: Measured) -> None:
+def save_evaluation(path: str | Path, measured: Measured) -> None:
     """Write the page of an evaluation, atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    write_text(path, render_page(measured))
+    write_text(path, render_evaluation(measured))
 
 
-def render_page(measured: Measured) -> str:
+def render_evaluation(measured: Measured) -> str:
     """Return the page of an evaluation: one HTML document."""
     run_record = record(measured)
     shown = {outcome: _shown_examples(measured, outcome) for outcome in ("win", "loss")}
@@ -102,7 +102,7 @@ def render_page(measured: Measured) -> str:
         own=measured.task.config.protocol == OWN,
         note=measured.task.protocol.note,
         table=table_of(measured),
-        asked=str(measured.asked),
+        asked=str(measured.requested),
         groups=_groups(measured),
         groups_left=max(0, len(_group_by_classes(measured.lists)) - GROUPS),
         shown=shown,
@@ -120,7 +120,7 @@ def render_page(measured: Measured) -> str:
     return printable(page)
 
 
-def _group_by_classes(lists: Sequence[Answer]) -> list[list[int]]:
+def _group_by_classes(lists: Sequence[ListScores]) -> list[list[int]]:
     """Group the indices of the lists that have videos by their classes."""
     by_names: dict[tuple[str, ...], list[int]] = {}
     for number, answer in enumerate(lists):
@@ -147,7 +147,7 @@ def _groups(measured: Measured) -> list[Group]:
     return groups
 
 
-def _merge(lists: Sequence[Answer]) -> Answer:
+def _merge(lists: Sequence[ListScores]) -> ListScores:
     """Merge lists of the same classes into one, with each video once."""
     positions: dict[str, tuple[int, int]] = {}
     for number, answer in enumerate(lists):
@@ -162,7 +162,7 @@ def _merge(lists: Sequence[Answer]) -> Answer:
     )
 
 
-def _classes(answer: Answer, baseline: Answer | None) -> list[ClassRow]:
+def _classes(answer: ListScores, baseline: ListScores | None) -> list[ClassRow]:
     """Return every class with videos, by gain over the baseline, or by accuracy without one."""
     shares, baseline_shares = answer.by_class(), baseline.by_class() if baseline else {}
     shown = answer.truth.sum(0)
@@ -178,7 +178,7 @@ def _classes(answer: Answer, baseline: Answer | None) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (-(row.own - (row.baseline or 0.0)), -row.own, row.name))
 
 
-def _shown_examples(measured: Measured, outcome: Outcome) -> list[Shown]:
+def _shown_examples(measured: Measured, outcome: ExampleKind) -> list[Shown]:
     """Return examples with their evidence, without videos that can no longer be read."""
     if measured.baseline is None:
         return []
@@ -186,14 +186,14 @@ def _shown_examples(measured: Measured, outcome: Outcome) -> list[Shown]:
     settings = measured.task.config.settings
     recognizer = Recognizer(measured.backbone, settings)
     for example in examples(measured.lists, measured.baseline, outcome, EXAMPLES):
-        pack = measured.task.questions[example.question].pack
+        pack = measured.task.lists[example.list_index].pack
         (prediction,) = recognizer.recognize_all([example.path], pack, thumbnails=True)
         if isinstance(prediction, VideoError):
             continue
         wrong, what = (
             (example.baseline, "what the baseline says")
             if outcome == "win"
-            else (example.said, "what was said")
+            else (example.predicted, "what was said")
         )
         panels = [
             (panel_of(prediction, example.truth, wrong), what),

@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     level: int
 
 
-class Row(NamedTuple):
+class DescriptorRow(NamedTuple):
     """A descriptor: its text after the common prefix, mean similarity, cells, and index of the largest cell."""
 
     text: str
@@ -65,7 +65,7 @@ class KindView:
     kind: Kind
     texts: tuple[str, ...]
     prefix: str
-    rows: list[Row]
+    rows: list[DescriptorRow]
     line: list[tuple[float, float]]
     rival: list[tuple[float, float]]
     low: float
@@ -192,15 +192,15 @@ def panel(score: ClassScore, own: Evidence, rival: Evidence | None) -> Panel:
     return Panel(score, None if rival is None else rival.name, kinds, ticks, limit, _is_matched_by_name(own))
 
 
-def _rows(evidence: Evidence, kind: Kind, skip: int, limit: float) -> list[Row]:
+def _rows(evidence: Evidence, kind: Kind, skip: int, limit: float) -> list[DescriptorRow]:
     """Return the heat map of one kind, without the first `skip` characters of its texts."""
     ratios = evidence.plan[kind] * evidence.plan[kind].numel()
     fits: list[float] = evidence.similarity[kind].mean(0).tolist()
-    rows: list[Row] = []
+    rows: list[DescriptorRow] = []
     for text, fit, column in zip(evidence.texts[kind], fits, ratios.T.tolist(), strict=True):
         cells = [Cell(ratio, _level(ratio, limit)) for ratio in column]
         peak = column.index(max(column)) if max(column) - min(column) > 0.01 else None
-        rows.append(Row(text[skip:].strip(), fit, cells, peak))
+        rows.append(DescriptorRow(text[skip:].strip(), fit, cells, peak))
     return rows
 
 

@@ -35,7 +35,8 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
         cache: read and write the heads on disk.
     """
     texts: Prompts = {
-        kind: tuple(prompts(item, kind, backbone.templates) for item in pack.classes) for kind in kinds
+        kind: tuple(prompts(item, kind, backbone.text_context.templates) for item in pack.classes)
+        for kind in kinds
     }
     key = _key(backbone, pack, texts)
     path = kind_folder("heads") / f"{key}.safetensors"

@@ -27,7 +27,7 @@ from ost.recognition.settings import EPS, Method
 from ost.transport import score
 from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, LearnedClasses, Scores
 
-CHUNK_ELEMENTS = 1 << 23  # similarities in memory at once, 32 MiB in fp32
+SIMILARITIES_AT_ONCE = 1 << 23  # similarities in memory at once, 32 MiB in fp32
 
 
 def match(
@@ -40,7 +40,7 @@ def match(
 ) -> Scores:
     """Return the logits of B clips against A classes.
 
-    Memory is bounded: classes are matched in chunks whose similarities to all frames fit in `CHUNK_ELEMENTS`.
+    Memory is bounded: classes are matched in chunks whose similarities to all frames fit in `SIMILARITIES_AT_ONCE`.
 
     Args:
         frames: embeddings of B clips of T frames.
@@ -156,7 +156,7 @@ def _kind_scores(frames: FrameEmbeddings, descriptors: Descriptors, eps: float) 
 def _chunks(frames: FrameEmbeddings, descriptors: Descriptors) -> Iterator[slice]:
     clips, length, _ = frames.values.shape
     classes, most, _ = descriptors.values.shape
-    step = max(1, CHUNK_ELEMENTS // max(1, clips * length * most))
+    step = max(1, SIMILARITIES_AT_ONCE // max(1, clips * length * most))
     return (slice(start, start + step) for start in range(0, classes, step))
 
 

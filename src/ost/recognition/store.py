@@ -64,7 +64,7 @@ def stored_embeddings(
             yield reading if isinstance(reading, VideoError) else reading.embeddings
 
 
-def stacked(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
+def concatenate(parts: Sequence[FrameEmbeddings]) -> FrameEmbeddings:
     """Concatenate clips of equally many frames into one batch."""
     first = parts[0]
     features = None if first.features is None else torch.cat([_features(part) for part in parts])

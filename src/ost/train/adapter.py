@@ -220,6 +220,6 @@ def accuracy(adapter: Adapter, head: ClassHead, examples: Examples, config: Trai
     return float((logits.argmax(-1) == examples.labels).float().mean())
 
 
-def some(examples: Examples, chosen: Sequence[int]) -> Examples:
+def select_examples(examples: Examples, chosen: Sequence[int]) -> Examples:
     """Return the examples with the `chosen` indices."""
     return Examples(some_clips(examples.frames, list(chosen)), examples.labels[list(chosen)])

@@ -21,7 +21,7 @@ from ost.video.sample import train_indices
 
 START = "forkserver" if hasattr(signal, "pthread_sigmask") else "spawn"
 PRELOADED = [__name__]  # imported once, before workers are forked; otherwise each would import torch
-TRIES = 20  # replacements tried for an unreadable clip
+REPLACEMENTS_TRIED = 20  # replacements tried for an unreadable clip
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class TowerBatch:
     """Clips that pass through the towers together.
 
     Attributes:
@@ -51,13 +51,13 @@ class Chunk:
     paths: tuple[str, ...]
     failures: tuple[Failure, ...] = ()
 
-    def pin_memory(self) -> Chunk:
+    def pin_memory(self) -> TowerBatch:
         """Return the chunk with its pixels in pinned memory; called by the loader."""
         return replace(self, pixels=self.pixels.pin_memory())
 
 
 @dataclass(frozen=True)
-class ClipDataset(Dataset["Chunk | VideoError"]):
+class ClipDataset(Dataset["TowerBatch | VideoError"]):
     """A dataset of training clips; all randomness derives from seed, epoch and index.
 
     Attributes:
@@ -85,14 +85,14 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, draws: list[Draw]) -> list[Chunk | VideoError]:
+    def __getitems__(self, draws: list[Draw]) -> list[TowerBatch | VideoError]:
         """Return one chunk of these draws, or the error, in the list that the loader expects."""
         try:
             samples = [self._sample(draw) for draw in draws]
         except VideoError as error:  # returned, because the loader cannot re-raise it unchanged
             return [error]
         return [
-            Chunk(
+            TowerBatch(
                 pixels=torch.stack([pixels for pixels, *_ in samples]),
                 labels=torch.tensor([self.labels[index] for _, _, index, _ in samples]),
                 colours=tuple(colour for _, colour, _, _ in samples),
@@ -117,9 +117,13 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
     def _replacements(self, draw: Draw) -> list[int]:
         rng = np.random.default_rng([self.seed, draw.epoch, draw.clip, 1])
         candidates = self._by_label[self.labels[draw.clip]]
-        same_class = [i for i in rng.permutation(candidates).tolist() if i != draw.clip][: TRIES // 2]
-        others = [i for i in rng.permutation(len(self.paths))[: 2 * TRIES].tolist() if i != draw.clip]
-        return list(dict.fromkeys((*same_class, *others)))[:TRIES]
+        same_class = [i for i in rng.permutation(candidates).tolist() if i != draw.clip][
+            : REPLACEMENTS_TRIED // 2
+        ]
+        others = [
+            i for i in rng.permutation(len(self.paths))[: 2 * REPLACEMENTS_TRIED].tolist() if i != draw.clip
+        ]
+        return list(dict.fromkeys((*same_class, *others)))[:REPLACEMENTS_TRIED]
 
     def _read(self, epoch: int, index: int) -> tuple[Tensor, Colour]:
         frames = self._decode(self.paths[index], [self.seed, epoch, index, 2])
@@ -141,7 +145,7 @@ class ClipDataset(Dataset["Chunk | VideoError"]):
         )
 
 
-def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bool) -> Iterator[Chunk]:
+def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bool) -> Iterator[TowerBatch]:
     """Yield the chunks of all steps in order, decoded ahead by worker processes across epochs.
 
     Args:
@@ -153,7 +157,7 @@ def chunks(dataset: ClipDataset, steps: Iterable[Step], workers: int, *, pin: bo
     if workers:
         _start_forkserver()
     draws = (list(chunk) for step in steps for share in step for chunk in share.chunks)
-    loader: DataLoader[Chunk | VideoError] = DataLoader(
+    loader: DataLoader[TowerBatch | VideoError] = DataLoader(
         dataset,
         batch_sampler=_DrawSampler(draws),
         num_workers=workers,
@@ -187,7 +191,7 @@ class _DrawSampler:
         return self.draws
 
 
-def _first(chunks: Sequence[Chunk | VideoError]) -> Chunk | VideoError:
+def _first(chunks: Sequence[TowerBatch | VideoError]) -> TowerBatch | VideoError:
     return chunks[0]
 
 

@@ -24,14 +24,14 @@ from ost.files import write_text
 from ost.ranks import Ranks
 from ost.runs import TRAINED_ON, TRAINING, holds_run, refused_folder, save_missing
 from ost.train.config import TrainConfig
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 
 # These may change on resume: they affect the speed and the monitoring of a run, not what it learns.
 FREE = {"workers", "max_unreadable", "validate_every", "save_every"}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """The result of a finished run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Outcome:
     before: float | None = None
 
 
-def check_run(run: Path, config: TrainConfig, task: Task, resume: bool, ranks: Ranks) -> None:
+def check_run(run: Path, config: TrainConfig, task: TrainingTask, resume: bool, ranks: Ranks) -> None:
     """Refuse a folder that this run cannot use; called by all ranks, before anything is loaded.
 
     Raises:
@@ -64,7 +64,7 @@ def check_run(run: Path, config: TrainConfig, task: Task, resume: bool, ranks: R
         raise UsageError(*fault)
 
 
-def begin_run(run: Path, config: TrainConfig, task: Task, ranks: Ranks) -> None:
+def begin_run(run: Path, config: TrainConfig, task: TrainingTask, ranks: Ranks) -> None:
     """Write the inputs of a run; called once everything is loaded, so that a failed start leaves no files."""
     if ranks.first:
         if not (run / TRAINING).exists():

@@ -14,26 +14,26 @@ from ost.errors import OstError, VideoError
 from ost.ranks import Ranks
 from ost.recognition.embed import class_head
 from ost.recognition.settings import Views
-from ost.recognition.store import stacked, stored_embeddings
+from ost.recognition.store import concatenate, stored_embeddings
 from ost.runs import WEIGHTS
 from ost.train.adapter import Examples, accuracy, fit_adapter, zero_shot_accuracy
 from ost.train.config import TrainConfig
-from ost.train.folder import Outcome, begin_run, check_run
+from ost.train.folder import TrainingResult, begin_run, check_run
 from ost.train.log import Log, Watch
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 from ost.train.validate import Labelled
 from ost.types import FrameEmbeddings
 
 
 def train_adapter(
     config: TrainConfig,
-    task: Task,
+    task: TrainingTask,
     run: Path,
     *,
     device: str = "auto",
     resume: bool = False,
     watch: Watch = lambda _: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train an adapter over a frozen backbone.
 
     Args:
@@ -51,7 +51,7 @@ def train_adapter(
     check_run(run, config, task, resume, Ranks())
     clips = len(task.clips) + len(task.held_out)
     notices: list[str] = []
-    backbone = load_backbone(config.named_backbone, config.weights, device=device, tell=notices.append)
+    backbone = load_backbone(config.named_backbone, config.weights, device=device, notify=notices.append)
     begin_run(run, config, task, Ranks())
     log = Log(run, clips, watch, writes=True, begun=0)
     try:
@@ -67,16 +67,18 @@ def train_adapter(
         head = class_head(backbone, task.pack, config.kinds)
         for line in head.notices:
             log("notice", len(task.clips), text=line)
-        adapter = fit_adapter(backbone, head, examples.stacked(), config).adapter
+        adapter = fit_adapter(backbone, head, examples.concatenate(), config).adapter
         target = run / WEIGHTS
         save_adapter(adapter, target)
         held_out = _embed_clips(backbone, task.held_out, config, log, len(task.clips))
         if not held_out.frames:
-            return Outcome(target, clips, None, unreadable)
-        scored = held_out.stacked()
+            return TrainingResult(target, clips, None, unreadable)
+        scored = held_out.concatenate()
         before, after = zero_shot_accuracy(head, scored, config), accuracy(adapter, head, scored, config)
         log("validation", clips, {"top1": after, "before": before, "clips": float(len(held_out.frames))})
-        return Outcome(target, clips, after, unreadable | held_out.unreadable, len(held_out.frames), before)
+        return TrainingResult(
+            target, clips, after, unreadable | held_out.unreadable, len(held_out.frames), before
+        )
     finally:
         log.close()
 
@@ -89,8 +91,8 @@ class _EmbeddedClips:
     labels: list[int] = field(default_factory=list[int])
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
 
-    def stacked(self) -> Examples:
-        frames = stacked(self.frames)
+    def concatenate(self) -> Examples:
+        frames = concatenate(self.frames)
         return Examples(frames, torch.tensor(self.labels, device=frames.values.device))
 
 

@@ -20,7 +20,7 @@ from ost.descriptors.prompts import prompts
 from ost.device import cpu_has_fast_bf16
 from ost.errors import UsageError, WeightsError
 from ost.train.config import TrainConfig
-from ost.train.data import Chunk
+from ost.train.data import TowerBatch
 from ost.types import ClassHead, Descriptors, Kind
 from ost.video.augment import Augmentation, recolour
 from ost.weights.formats import Weights
@@ -55,7 +55,7 @@ def _width(weights: Weights) -> int:
 
 
 def load_learner(
-    config: TrainConfig, pack: Pack, device: str, augmentation: Augmentation, tell: Any
+    config: TrainConfig, pack: Pack, device: str, augmentation: Augmentation, notify: Any
 ) -> Learner:
     """Load the backbone of a config and select the parameters that its regime trains.
 
@@ -64,7 +64,12 @@ def load_learner(
     """
     try:
         backbone = load_backbone(
-            config.named_backbone, config.weights, device=device, dtype="fp32", tell=tell, grow=grown(config)
+            config.named_backbone,
+            config.weights,
+            device=device,
+            dtype="fp32",
+            notify=notify,
+            grow=grown(config),
         )
     except WeightsError as error:  # lite is no remedy here: its towers cannot be trained
         others = [remedy for remedy in error.remedies if remedy not in LITE_REMEDIES]
@@ -157,7 +162,7 @@ class Learner:
         """Return the autocast context of the towers; the weights stay fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocasts)
 
-    def embed_chunk(self, chunk: Chunk) -> Tensor:
+    def embed_chunk(self, chunk: TowerBatch) -> Tensor:
         """Embed a chunk: unnormalised [c, T, D], fp32."""
         with self.precision():
             pixels = torch.cat([self._pixels(clip, colour) for clip, colour in _clips(chunk)])
@@ -251,16 +256,16 @@ class Learner:
         if tune in ("both", "image", "text"):
             yield "logit_scale", backbone.text.logit_scale
 
-    def _tokenise(self, kind: Kind, tell: Callable[[str], None]) -> Prompted:
-        texts = [prompts(item, kind, self.backbone.templates) for item in self.pack.classes]
+    def _tokenise(self, kind: Kind, notify: Callable[[str], None]) -> Prompted:
+        texts = [prompts(item, kind, self.backbone.text_context.templates) for item in self.pack.classes]
         mask = torch.tensor([[n < len(row) for n in range(max(map(len, texts)))] for row in texts])
-        flat = self.backbone.tokens([text for row in texts for text in row], tell)
+        flat = self.backbone.tokens([text for row in texts for text in row], notify)
         tokens = flat.new_zeros(*mask.shape, flat.shape[-1])
         tokens[mask] = flat
         return Prompted(tokens, mask)
 
 
-def _clips(chunk: Chunk) -> Iterator[tuple[Tensor, Any]]:
+def _clips(chunk: TowerBatch) -> Iterator[tuple[Tensor, Any]]:
     return zip(chunk.pixels, chunk.colours, strict=True)
 
 

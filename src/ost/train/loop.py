@@ -22,13 +22,13 @@ from ost.recognition.settings import Settings
 from ost.runs import WEIGHTS
 from ost.train.checkpoint import Checkpoints, Progress, State, Which
 from ost.train.config import TrainConfig
-from ost.train.data import Chunk, ClipDataset, chunks, flip_of
-from ost.train.folder import Outcome, begin_run, check_run
+from ost.train.data import ClipDataset, TowerBatch, chunks, flip_of
+from ost.train.folder import TrainingResult, begin_run, check_run
 from ost.train.learner import Learner, load_learner
 from ost.train.log import Log, Watch
 from ost.train.plan import Plan, Step
 from ost.train.step import step_gradient
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 from ost.train.validate import validate
 from ost.video.augment import Augmentation
 
@@ -41,14 +41,14 @@ class Interrupted(OstError):
 
 def train(
     config: TrainConfig,
-    task: Task,
+    task: TrainingTask,
     run: Path,
     *,
     device: str = "auto",
     resume: bool = False,
     ranks: Ranks | None = None,
     watch: Watch = lambda _: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train the towers of a backbone, or new parameters beside them.
 
     Args:
@@ -75,7 +75,7 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        task: Task,
+        task: TrainingTask,
         run: Path,
         device: str,
         ranks: Ranks,
@@ -114,7 +114,7 @@ class _Run:
         )
         self.stop_signals: list[int] = []
 
-    def go(self) -> Outcome:
+    def go(self) -> TrainingResult:
         """Run the remaining steps and write the weight file."""
         with _catch_sigterm() as self.stop_signals:
             try:
@@ -128,7 +128,7 @@ class _Run:
             finally:
                 self.log.close()
 
-    def _steps(self) -> Iterator[tuple[Step, Iterator[Chunk]]]:
+    def _steps(self) -> Iterator[tuple[Step, Iterator[TowerBatch]]]:
         start, (rank, world) = self.progress.step, (self.ranks.rank, self.ranks.world)
         plan, epochs = self.plan, self.config.epochs
         chunk_iterator = chunks(
@@ -140,7 +140,7 @@ class _Run:
         for step in plan.from_step(start, epochs, rank, world):
             yield step, chunk_iterator
 
-    def _train_step(self, step: Step, chunk_iterator: Iterator[Chunk]) -> None:
+    def _train_step(self, step: Step, chunk_iterator: Iterator[TowerBatch]) -> None:
         """Take one optimiser step and log it."""
         began = time.perf_counter()
         timed = _TimedChunks(chunk_iterator)
@@ -233,7 +233,7 @@ class _Run:
         self.learner.clamp_scale()
         return progress
 
-    def _record_unreadable(self, chunks_seen: list[Chunk]) -> None:
+    def _record_unreadable(self, chunks_seen: list[TowerBatch]) -> None:
         """Log and count the unreadable clips of all ranks; raise OstError if there are too many."""
         unreadable = {f.index: (f.path, f.cause) for chunk in chunks_seen for f in chunk.failures}
         known = dict(self.progress.unreadable)
@@ -256,7 +256,7 @@ class _Run:
                 f"{self.run / 'log.jsonl'}"
             )
 
-    def _raise_not_finite(self, chunks_seen: list[Chunk]) -> None:
+    def _raise_not_finite(self, chunks_seen: list[TowerBatch]) -> None:
         folder = self.run / "not-finite" / f"rank-{self.ranks.rank}"
         _save_batch(folder, chunks_seen)
         raise OstError(
@@ -271,7 +271,7 @@ class _Run:
                 f"stopped as asked after step {self.progress.step} of {self.total}", "go on with {resume}"
             )
 
-    def _finish(self) -> Outcome:
+    def _finish(self) -> TrainingResult:
         """Copy the best or last weights into the folder of the run."""
         target = self.run / WEIGHTS
         folder = self.checkpoints.find("best") or self.checkpoints.find("last")
@@ -283,22 +283,22 @@ class _Run:
         self.ranks.wait()
         done, unreadable = self.progress, dict(self.progress.unreadable.values())
         if done.best_step < 0:
-            return Outcome(target, done.step, None, unreadable)
-        return Outcome(target, done.best_step, done.best, unreadable, done.clips)
+            return TrainingResult(target, done.step, None, unreadable)
+        return TrainingResult(target, done.best_step, done.best, unreadable, done.clips)
 
 
 class _TimedChunks:
     """An iterator over chunks that keeps them and measures the time spent waiting."""
 
-    def __init__(self, chunks: Iterator[Chunk]) -> None:
+    def __init__(self, chunks: Iterator[TowerBatch]) -> None:
         self._chunks = chunks
         self.waited = 0.0
-        self.chunks_seen: list[Chunk] = []
+        self.chunks_seen: list[TowerBatch] = []
 
     def __iter__(self) -> _TimedChunks:
         return self
 
-    def __next__(self) -> Chunk:
+    def __next__(self) -> TowerBatch:
         start = time.perf_counter()
         chunk = next(self._chunks)
         self.waited += time.perf_counter() - start
@@ -345,7 +345,7 @@ def _clip_gradient(parameters: dict[str, Any], limit: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(parameters.values(), limit or math.inf))
 
 
-def _save_batch(folder: Path, chunks_seen: list[Chunk]) -> None:
+def _save_batch(folder: Path, chunks_seen: list[TowerBatch]) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}

@@ -20,7 +20,7 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Share:
+class RankShare:
     """The part of a contrastive batch that one rank computes.
 
     Attributes:
@@ -32,7 +32,7 @@ class Share:
     weight: float
 
 
-Step = tuple[Share, ...]  # the contrastive batches of one optimiser step
+Step = tuple[RankShare, ...]  # the contrastive batches of one optimiser step
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Plan:
         clips = np.array_split(self.order(epoch), self.steps)[number]
         parts = np.array_split(clips, -(-len(clips) // self.contrastive_batch))
         return tuple(
-            Share(self._chunks(epoch, np.array_split(part, world)[rank]), len(part) / len(clips))
+            RankShare(self._chunks(epoch, np.array_split(part, world)[rank]), len(part) / len(clips))
             for part in parts
         )
 

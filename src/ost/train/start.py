@@ -7,21 +7,21 @@ from pathlib import Path
 from ost.errors import UsageError
 from ost.ranks import Ranks
 from ost.train.config import TrainConfig
-from ost.train.folder import Outcome
+from ost.train.folder import TrainingResult
 from ost.train.log import Watch
-from ost.train.task import Task
+from ost.train.task import TrainingTask
 
 
 def start(
     config: TrainConfig,
-    task: Task,
+    task: TrainingTask,
     run: Path,
     *,
     device: str = "auto",
     resume: bool = False,
     ranks: Ranks | None = None,
     watch: Watch = lambda _: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train what a config selects: towers, new parameters beside them, or an adapter over them.
 
     Args:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ost.backbones.base import frame_embeddings
 from ost.ranks import Ranks
 from ost.recognition.match import match
-from ost.train.data import Chunk
+from ost.train.data import TowerBatch
 from ost.train.learner import Learner
 from ost.train.loss import over_classes, symmetric_kl
 from ost.train.plan import Step
@@ -62,8 +62,8 @@ class Replayed:
 
 
 def step_gradient(
-    learner: Learner, step: Step, chunks: Iterator[Chunk], ranks: Ranks
-) -> tuple[float, list[Chunk]]:
+    learner: Learner, step: Step, chunks: Iterator[TowerBatch], ranks: Ranks
+) -> tuple[float, list[TowerBatch]]:
     """Accumulate the gradient of an optimiser step in the parameters.
 
     Args:
@@ -76,7 +76,7 @@ def step_gradient(
         The loss, averaged over all clips of the step, and the chunks of this rank.
     """
     contrastive = learner.config.loss == "contrastive"
-    total, chunks_seen = 0.0, list[Chunk]()
+    total, chunks_seen = 0.0, list[TowerBatch]()
     for share in step:
         share_chunks = [next(chunks) for _ in share.chunks]
         chunks_seen += share_chunks
@@ -92,7 +92,7 @@ def step_gradient(
     return total, chunks_seen
 
 
-def _contrastive(learner: Learner, chunks: list[Chunk], weight: float, ranks: Ranks) -> float:
+def _contrastive(learner: Learner, chunks: list[TowerBatch], weight: float, ranks: Ranks) -> float:
     """Backpropagate the loss of a batch's clips against its classes, see `symmetric_kl`; return the loss."""
     labels, counts = _gather_labels(chunks, ranks)
     classes, columns = torch.unique(labels, return_inverse=True)
@@ -120,7 +120,7 @@ def _contrastive(learner: Learner, chunks: list[Chunk], weight: float, ranks: Ra
     return float(loss.detach())
 
 
-def _cross_entropy(learner: Learner, chunks: list[Chunk], weight: float, ranks: Ranks) -> float:
+def _cross_entropy(learner: Learner, chunks: list[TowerBatch], weight: float, ranks: Ranks) -> float:
     """Backpropagate the loss of clips against a frozen class head, chunk by chunk; return the loss."""
     all_classes = range(len(learner.pack))
     head = learner.head(all_classes, learner.frozen_texts(all_classes))
@@ -134,7 +134,7 @@ def _cross_entropy(learner: Learner, chunks: list[Chunk], weight: float, ranks: 
     return float(ranks.sum(total))
 
 
-def _class_logits(learner: Learner, chunk: Chunk, head: ClassHead) -> Tensor:
+def _class_logits(learner: Learner, chunk: TowerBatch, head: ClassHead) -> Tensor:
     frames = frame_embeddings(learner.embed_chunk(chunk))
     return learner.scale * match(frames, head, kinds=learner.config.kinds, eps=learner.config.eps).logits
 
@@ -167,7 +167,7 @@ class _Texts:
             part.carry_on()
 
 
-def _gather_labels(chunks: list[Chunk], ranks: Ranks) -> tuple[Tensor, list[int]]:
+def _gather_labels(chunks: list[TowerBatch], ranks: Ranks) -> tuple[Tensor, list[int]]:
     """Return the labels [B] of the whole batch, and the number of clips of each rank."""
     labels: list[int] = [label for chunk in chunks for label in chunk.labels.tolist()]
     parts: list[list[int]] = ranks.gather(labels)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ost.datasets.folder import pick_shots
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack
 from ost.descriptors.spec import Spec, resolve
 from ost.errors import UsageError
@@ -24,13 +24,16 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def listed(self, pack: Pack) -> list[Clip]:
+    def listed(self, pack: Pack) -> list[LabelledVideo]:
         """Return the clips as rows of a manifest."""
-        return [Clip(Path(path), pack.names[row]) for path, row in zip(self.paths, self.labels, strict=True)]
+        return [
+            LabelledVideo(Path(path), pack.names[row])
+            for path, row in zip(self.paths, self.labels, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """A training task.
 
     Attributes:
@@ -63,13 +66,13 @@ class Task:
 
 
 def make_task(
-    clips: Sequence[Clip],
-    held_out: Sequence[Clip],
+    clips: Sequence[LabelledVideo],
+    held_out: Sequence[LabelledVideo],
     classes: Spec,
     shots: int | None,
     seed: int,
     missing: tuple[Missing, ...] = (),
-) -> Task:
+) -> TrainingTask:
     """Return a task with the shots picked, the rest held out, and the classes resolved.
 
     Args:
@@ -88,10 +91,10 @@ def make_task(
         picked = pick_shots(clips, shots, seed)
         clips, held_out = picked.shots, held_out or picked.rest
     pack = resolve(classes or sorted({clip.label for clip in clips}))
-    return Task(pack, _label_rows(pack, clips), _label_rows(pack, held_out), missing)
+    return TrainingTask(pack, _label_rows(pack, clips), _label_rows(pack, held_out), missing)
 
 
-def _label_rows(pack: Pack, clips: Sequence[Clip]) -> Labelled:
+def _label_rows(pack: Pack, clips: Sequence[LabelledVideo]) -> Labelled:
     labels = list(dict.fromkeys(clip.label for clip in clips))
     rows = {name: row for row, name in enumerate(pack.names)}
     chosen = pack.select(labels).classes if labels else ()

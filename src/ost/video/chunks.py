@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
-from ost.video.container import demuxed, good_frames, header_seconds, opened, unless_stopped
-from ost.video.picture import SIZES_CHANGE, Converter, stacked
+from ost.video.container import demuxed, good_frames, header_seconds, open_container, unless_stopped
+from ost.video.picture import SIZES_CHANGE, Converter, stack_pictures
 from ost.video.place import is_folder, located
 from ost.video.sample import ROUNDING, Part, check_part, is_within, nothing_within
 
@@ -127,7 +127,7 @@ class _ChunkBuffer:
         """Return the collected frames, and start the next chunk."""
         if len({picture.shape for picture in self.pictures}) > 1:
             notices = (*notices, SIZES_CHANGE)
-        pixels, times, now = stacked(self.pictures), tuple(self.times), time.perf_counter()
+        pixels, times, now = stack_pictures(self.pictures), tuple(self.times), time.perf_counter()
         seconds, self.started = now - self.started, now
         self.pictures, self.times = [], []
         return Frames(pixels, times, self.name, decoded=len(times), notices=notices, seconds=seconds)
@@ -153,7 +153,7 @@ class _TimedDecoder:
         """Yield (seconds, frame) from a frame before `start` or the first on; seek where the file has an index."""
         from av.format import Flags
 
-        with opened(self.name, self.place) as (container, stream):
+        with open_container(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             self.claimed = header_seconds(container, stream)
             # Containers that count milliseconds date a frame of 33.3 ms at 33.

@@ -34,7 +34,7 @@ STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
 LEADS = (0, 5, 30)
 # Formats that open other files or addresses, and formats that render text as pictures.
 PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
-TEXTS = "tty bin xbin adf idf"
+TEXT_CODECS = "tty bin xbin adf idf"
 
 
 class Cancelled(Exception):
@@ -50,7 +50,7 @@ def unless_stopped(name: str, steps: Iterator[T], stop: Callable[[], bool]) -> I
 
 
 @contextmanager
-def opened(name: str, place: Path | Member) -> Generator[tuple[InputContainer, VideoStream]]:
+def open_container(name: str, place: Path | Member) -> Generator[tuple[InputContainer, VideoStream]]:
     """Open a file and yield its container and first video stream; raise FFmpeg's errors as `VideoError`."""
     import av
     from av.error import FFmpegError
@@ -194,7 +194,7 @@ def _metadata_options() -> dict[str, Any]:
 def _formats() -> str:
     import av
 
-    return ",".join(sorted(av.formats_available - {*PLAYLISTS.split(), *TEXTS.split()}))
+    return ",".join(sorted(av.formats_available - {*PLAYLISTS.split(), *TEXT_CODECS.split()}))
 
 
 def _video_stream(container: InputContainer) -> VideoStream | None:

@@ -31,11 +31,11 @@ from ost.video.container import (
     header_seconds,
     is_passing,
     keyframe_packet,
-    opened,
+    open_container,
     packets_from,
     unless_stopped,
 )
-from ost.video.picture import SIZES_CHANGE, Converter, stacked
+from ost.video.picture import SIZES_CHANGE, Converter, stack_pictures
 from ost.video.place import is_folder, located
 from ost.video.sample import Part, check_part, indices_within, is_within, nothing_within, test_indices
 
@@ -191,7 +191,7 @@ class _Reader:
     def keyframes(self, frames: int, clips: int) -> Frames:
         """Sample approximately: read one keyframe for each sampled time, and nothing else of the file."""
         ticks = test_indices(1_000_000, frames, clips)
-        with opened(self.name, self.place) as (container, stream):
+        with open_container(self.name, self.place) as (container, stream):
             start, end = self._time_range(header_seconds(container, stream))
             pictures = [
                 self._keyframe_at(container, stream, start + t * (end - start) / 1e6)
@@ -245,7 +245,7 @@ class _Reader:
         keyframes: list[int] = []
         ends = dict[int, int]()
         broken_off = False
-        with opened(self.name, self.place) as (container, stream):
+        with open_container(self.name, self.place) as (container, stream):
             try:
                 for packet in self._unless_stopped(demuxed(container)):
                     end = (packet.pts or 0) + (packet.duration or 0)
@@ -273,7 +273,7 @@ class _Reader:
         sampled = set(indices)
         converted: dict[int, np.ndarray] = {}
         pts: list[int | None] = []
-        with opened(self.name, self.place) as (container, stream):
+        with open_container(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             for i, frame in enumerate(good_frames(self._unless_stopped(demuxed(container, stream)))):
                 pts.append(frame.pts)
@@ -285,7 +285,7 @@ class _Reader:
     def _seek(self, index: _Index, indices: list[int]) -> dict[int, _Picture]:
         """Return the sampled frames by seeking to the keyframe before each; empty if a seek misses its frame."""
         pictures: dict[int, _Picture] = {}
-        with opened(self.name, self.place) as (container, stream):
+        with open_container(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
             times = frame_times(index.pts, stream)
             position, frames = -1, iter(())
@@ -323,7 +323,7 @@ class _Reader:
         if len({picture.pixels.shape for picture in pictures}) > 1:
             notices = (*notices, SIZES_CHANGE)
         return Frames(
-            pixels=stacked([picture.pixels for picture in pictures]),
+            pixels=stack_pictures([picture.pixels for picture in pictures]),
             times=tuple(round(picture.seconds, 4) for picture in pictures),
             path=self.name,
             decoded=decoded,

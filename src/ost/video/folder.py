@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ost.archives import Member, member_folder, members, opened, within
+from ost.archives import Member, member_folder, members, open_member, within
 from ost.errors import VideoError
 from ost.files import IMAGE_ENDINGS
 from ost.types import Frames, Preprocess
@@ -87,7 +87,7 @@ def _read_image(path: Path, member: Member | None, preprocess: Preprocess | None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(opened(member) if member else path) as image:
+            with Image.open(open_member(member) if member else path) as image:
                 check_size(path, *image.size)
                 return scaled_rgb(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), preprocess)
     except Exception:  # Pillow's readers raise whatever their parsing raises

@@ -14,7 +14,7 @@ import numpy as np
 from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 from ost.video.chunks import Chunk, Instants
-from ost.video.picture import SIZES_CHANGE, check_size, scaled_rgb, stacked
+from ost.video.picture import SIZES_CHANGE, check_size, scaled_rgb, stack_pictures
 
 Drop = Literal["oldest", "newest", "none"]
 DROPS = ("oldest", "newest", "none")
@@ -133,7 +133,7 @@ class LiveFrames:
             check_size(self.name, pixels.shape[1], pixels.shape[0])
         if len({pixels.shape for pixels, _ in taken}) > 1:
             notices = (*notices, SIZES_CHANGE)
-        pictures = stacked([scaled_rgb(pixels, preprocess) for pixels, _ in taken])
+        pictures = stack_pictures([scaled_rgb(pixels, preprocess) for pixels, _ in taken])
         times = tuple(round(seconds, 4) for _, seconds in taken)
         return Frames(
             pictures,

@@ -93,7 +93,7 @@ def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
 
 
-def stacked(pictures: list[np.ndarray]) -> np.ndarray:
+def stack_pictures(pictures: list[np.ndarray]) -> np.ndarray:
     """Stack pictures to uint8 [T, H, W, 3], stretching pictures of another size to that of the first."""
     from av import VideoFrame
 

@@ -96,9 +96,10 @@ def _download(file: HubFile, filename: str, pin: Pin) -> Path:
     """Download a file with huggingface_hub into its cache, and check its hash."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    location = {"repo_id": file.repo, "filename": filename, "revision": pin.revision}
     # Requested first: hf_hub_download alone retries for half a minute before it reports that there is no network.
-    metadata = get_hf_file_metadata(hf_hub_url(**location, repo_type=file.repo_type))
+    metadata = get_hf_file_metadata(
+        hf_hub_url(file.repo, filename, repo_type=file.repo_type, revision=pin.revision)
+    )
     if metadata.etag is None or metadata.commit_hash is None:
         raise OSError(f"what answers at {constants.ENDPOINT} is not a hub")
     on_hub = metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag) else None  # of a large file
@@ -107,7 +108,15 @@ def _download(file: HubFile, filename: str, pin: Pin) -> Path:
         raise OSError(f"{constants.ENDPOINT} has another file there, with the SHA-256 {metadata.etag[:12]}")
     with activity(f"downloading {file.repo.split('/')[-1]}, MB") as download:
         progress = _progress_class(download) if watched() else None
-        path = Path(hf_hub_download(**location, repo_type=file.repo_type, tqdm_class=progress))
+        path = Path(
+            hf_hub_download(
+                file.repo,
+                filename,
+                repo_type=file.repo_type,
+                revision=pin.revision,
+                tqdm_class=progress,
+            )
+        )
     if expected and file_hash(path) != expected:
         path.resolve().unlink()
         path.unlink()
@@ -133,11 +142,11 @@ def _progress_class(download: Activity) -> Any:
     return Counting
 
 
-def show_licence_once(name: str, licence: str, tell: Callable[[str], None]) -> None:
+def show_licence_once(name: str, licence: str, notify: Callable[[str], None]) -> None:
     """Notify of the licence of published weights, the first time they are used on this machine."""
     marker = cache_folder() / "licences" / name.replace("/", "--")
     if marker.exists():
         return
-    tell(f"the weights {name} are published under {licence}")
+    notify(f"the weights {name} are published under {licence}")
     with contextlib.suppress(OSError):  # without a writable cache the licence is shown again next time
         write_text(marker, licence + "\n")

@@ -30,7 +30,7 @@ from ost.cache import kind_folder
 from ost.errors import WeightsError
 from ost.files import atomic, file_hash, package_file, text_hash
 from ost.once import once
-from ost.types import FrameEmbeddings
+from ost.types import FrameEmbeddings, TextContext
 from ost.weights.archive import read_archive
 from ost.weights.fingerprint import fingerprint
 
@@ -38,12 +38,12 @@ IMAGENET_NAMES = "zero_shot_metadata.py"
 LAYOUT = 1  # version of the code that computes embeddings; a new number invalidates cached ones
 TOP = 10
 # More frames fit neither a CPU's caches nor the pages that malloc keeps, which are then faulted in every time.
-FRAMES_AT_ONCE = 2
+LITE_FRAMES_AT_ONCE = 2
 # One standard deviation counts as 0.1 of similarity, about what separates descriptors under CLIP, so that the
 # same eps suits both; the scale then makes it two logits.
 SPREAD = 0.1
 LOGIT_SCALE = 10.0
-Part = TypeVar("Part")
+NetworkT = TypeVar("NetworkT")
 
 
 class LiteBackbone:
@@ -52,7 +52,6 @@ class LiteBackbone:
     def __init__(self) -> None:
         self.name = "lite"
         self.preprocess = LITE.preprocess
-        self.templates = PLAIN_TEMPLATES
         self.logit_scale = LOGIT_SCALE
         self.precision = "float32"
         self.adapter = None
@@ -70,6 +69,11 @@ class LiteBackbone:
             precision=self.precision,
             preprocess=self.preprocess,
         )
+
+    @property
+    def text_context(self) -> TextContext:
+        """Return the tokens that MiniLM reads, and templates without a sentence around the descriptor."""
+        return TextContext(LITE.context_length, self._text.count, PLAIN_TEMPLATES)
 
     def trainable(self) -> None:
         """Return None: the networks stay as their wheels hold them."""
@@ -90,7 +94,7 @@ class LiteBackbone:
         """Return the features of all clips' frames, in parts within a clip: batching does not change a clip's bits."""
         return torch.cat(
             self._map_parallel(
-                self._part_features, [part for clip in clips for part in clip.split(FRAMES_AT_ONCE)]
+                self._part_features, [part for clip in clips for part in clip.split(LITE_FRAMES_AT_ONCE)]
             )
         )
 
@@ -106,12 +110,12 @@ class LiteBackbone:
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts as unit vectors [n, 384], with the calibration of their similarities."""
         notices: list[str] = []
-        fitted = fit_to_context(texts, self._text.count, LITE.context_length, notices.append)
+        fitted = fit_to_context(texts, self.text_context, notices.append)
         values = self._text.embed(fitted, share=self._map_parallel)
         background = self._class_names @ values.T
         return TextEmbeddings(values, background.mean(0), SPREAD / background.std(0), tuple(notices))
 
-    def _map_parallel(self, work: Callable[[Part], Tensor], parts: Iterable[Part]) -> list[Tensor]:
+    def _map_parallel(self, work: Callable[[NetworkT], Tensor], parts: Iterable[NetworkT]) -> list[Tensor]:
         """Apply `work` to every part, each in one thread; return the results in the order of the parts."""
         parts = list(parts)
         if torch.get_num_threads() == 1 or len(parts) <= 1:

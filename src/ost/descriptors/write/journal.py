@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ost.descriptors.pack import MAX_BYTES
+from ost.descriptors.pack import MAX_PACK_BYTES
 from ost.errors import PackError, UsageError
 
 
@@ -82,11 +82,13 @@ class Journal:
         if not self.path.exists():
             return 0
         try:
-            data = self.path.read_bytes() if self.path.stat().st_size <= MAX_BYTES else None
+            data = self.path.read_bytes() if self.path.stat().st_size <= MAX_PACK_BYTES else None
         except OSError as error:
             raise PackError(f"{self.path}: cannot be read ({error.strerror})") from error
         if data is None:
-            raise PackError(f"{self.path}: larger than {MAX_BYTES >> 20} MiB, which no journal is; remove it")
+            raise PackError(
+                f"{self.path}: larger than {MAX_PACK_BYTES >> 20} MiB, which no journal is; remove it"
+            )
         whole = data.rfind(b"\n") + 1
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:

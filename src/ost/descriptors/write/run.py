@@ -18,7 +18,7 @@ from ost.descriptors.write.server import RequestFailed, ServerFailed, Unanswered
 from ost.errors import UsageError
 from ost.types import TextContext
 
-TRIES = 4  # answers per class: the first, and three more after faults
+ANSWERS_TRIED = 4  # answers per class: the first, and three more after faults
 PATIENCE = 3  # requests in a row that got no answer in all their tries; then the server counts as down
 METHOD = "written by an LLM (ost describe)"
 QUOTED = 2000  # characters of a faulty answer that are quoted back to the LLM
@@ -40,7 +40,7 @@ class Asker(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DescribedClass:
     """The result of describing one class.
 
     Attributes:
@@ -66,7 +66,7 @@ class Written:
     """
 
     pack: Pack | None
-    failed: tuple[Outcome, ...]
+    failed: tuple[DescribedClass, ...]
     requests: int
     tokens_in: int
     tokens_out: int
@@ -85,21 +85,21 @@ class _Run:
     unanswered: int = 0
     count_lock: Lock = field(default_factory=Lock)
 
-    def describe(self, target: PackClass) -> Outcome:
+    def describe(self, target: PackClass) -> DescribedClass:
         """Ask about one class until an answer passes, starting from the answers in the journal."""
         messages = self.question.messages(target.name)
         judged = Judged(None, ("it was not asked about",))
-        journaled = self.journal.answers.get(target.name, [])[:TRIES]
+        journaled = self.journal.answers.get(target.name, [])[:ANSWERS_TRIED]
         for answer in journaled:
             judged = self._judge_answer(messages, answer, target)
-        for _ in range(len(journaled), TRIES):
+        for _ in range(len(journaled), ANSWERS_TRIED):
             if judged.item or self.stop.is_set():
                 break
             try:
                 answer = self.server.ask(messages, self.question.schema())
             except RequestFailed as error:
                 self._count_unanswered(error)
-                return Outcome(target.name, None, (str(error),))
+                return DescribedClass(target.name, None, (str(error),))
             except ServerFailed as error:
                 self.failure = error
                 self.stop.set()
@@ -107,7 +107,7 @@ class _Run:
             self._count_unanswered(None)
             self.journal.add(target.name, answer)
             judged = self._judge_answer(messages, answer, target)
-        return Outcome(target.name, judged.item, judged.faults)
+        return DescribedClass(target.name, judged.item, judged.faults)
 
     def _judge_answer(self, messages: list[Message], answer: Answer, target: PackClass) -> Judged:
         """Judge an answer; append a faulty one to the conversation, with its faults."""
@@ -126,7 +126,7 @@ class _Run:
 
 
 def write_pack(
-    wanted: Pack,
+    requested: Pack,
     question: Question,
     server: Asker,
     output: Path,
@@ -135,9 +135,9 @@ def write_pack(
     at_once: int = 8,
     temperature: float | None = None,
     overwrite: bool = False,
-    tell: Callable[[Outcome], None] = lambda _: None,
+    tell: Callable[[DescribedClass], None] = lambda _: None,
 ) -> Written:
-    """Describe the classes of `wanted` and write them to `output`.
+    """Describe the classes of `requested` and write them to `output`.
 
     A journal beside `output` keeps every answer as it arrives. A killed run resumes where it stopped, and a
     run over more classes with the same settings asks only about the new ones.
@@ -163,22 +163,24 @@ def write_pack(
     journal = Journal(output.with_name(f"{output.name}.journal"), settings)
     try:
         shared = _Run(question, server, journal, context)
-        classes = [PackClass(item.name, label=item.label) for item in wanted.classes]
-        outcomes = {item.name: Outcome(item.name, kept[item.name]) for item in classes if item.name in kept}
+        classes = [PackClass(item.name, label=item.label) for item in requested.classes]
+        outcomes = {
+            item.name: DescribedClass(item.name, kept[item.name]) for item in classes if item.name in kept
+        }
         for outcome in outcomes.values():
             tell(outcome)
         _ask_all(shared, [item for item in classes if item.name not in kept], at_once, outcomes, tell)
         if shared.failure:
             raise ServerFailed(
-                f"{shared.failure}; {len(_described(outcomes))} of {len(wanted)} classes are done and kept, "
+                f"{shared.failure}; {len(_described(outcomes))} of {len(requested)} classes are done and kept, "
                 "run the same command again to go on"
             )
-        pack = _write_described(wanted, outcomes, settings, output)
+        pack = _write_described(requested, outcomes, settings, output)
     except BaseException:
         journal.close()
         raise
     journal.close(remove=True)
-    answers = [answer for name in wanted.names for answer in journal.answers.get(name, [])]
+    answers = [answer for name in requested.names for answer in journal.answers.get(name, [])]
     return Written(
         pack,
         tuple(outcome for outcome in outcomes.values() if outcome.item is None),
@@ -192,12 +194,12 @@ def _ask_all(
     run: _Run,
     classes: Sequence[PackClass],
     at_once: int,
-    outcomes: dict[str, Outcome],
-    tell: Callable[[Outcome], None],
+    outcomes: dict[str, DescribedClass],
+    tell: Callable[[DescribedClass], None],
 ) -> None:
     pool = ThreadPoolExecutor(at_once, "describe")
     try:
-        futures: list[Future[Outcome]] = [pool.submit(run.describe, item) for item in classes]
+        futures: list[Future[DescribedClass]] = [pool.submit(run.describe, item) for item in classes]
         for future in as_completed(futures):
             outcome = future.result()
             outcomes[outcome.name] = outcome
@@ -233,12 +235,12 @@ def _written_before(output: Path, settings: Mapping[str, Any]) -> dict[str, Pack
     return {item.name: item for item in pack.classes}
 
 
-def _described(outcomes: Mapping[str, Outcome]) -> dict[str, PackClass]:
+def _described(outcomes: Mapping[str, DescribedClass]) -> dict[str, PackClass]:
     return {name: outcome.item for name, outcome in outcomes.items() if outcome.item}
 
 
 def _write_described(
-    requested: Pack, outcomes: Mapping[str, Outcome], settings: Mapping[str, Any], output: Path
+    requested: Pack, outcomes: Mapping[str, DescribedClass], settings: Mapping[str, Any], output: Path
 ) -> Pack | None:
     """Write the classes that passed, in the order of `requested`; return None if none passed."""
     described = _described(outcomes)

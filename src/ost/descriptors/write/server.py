@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 KEY = "OPENAI_API_KEY"
-TRIES, TIMEOUT_S = 8, 300.0
+REQUESTS_TRIED, TIMEOUT_S = 8, 300.0
 MAX_TOKENS = 4000
 HOSTED = "api.openai.com"
 # `owned_by` of a model, as each server lists it.
-KINDS = {"llamacpp": "llama.cpp", "vllm": "vLLM", "library": "ollama"}
+SERVER_KINDS = {"llamacpp": "llama.cpp", "vllm": "vLLM", "library": "ollama"}
 
 
 class RequestFailed(OstError):
@@ -74,7 +74,7 @@ class Server:
         base_url: str | None = None,
         *,
         temperature: float | None = None,
-        tries: int = TRIES,
+        tries: int = REQUESTS_TRIED,
         timeout: float = TIMEOUT_S,
     ) -> None:
         if find_spec("openai") is None:
@@ -188,7 +188,7 @@ class Server:
                 )
             model = next(iter(offered))
         owner = offered.get(model) or next(iter(offered.values()), "")
-        return model, "OpenAI" if self._hosted else KINDS.get(owner, "other")
+        return model, "OpenAI" if self._hosted else SERVER_KINDS.get(owner, "other")
 
     def _drop_refused(self, options: Mapping[str, Any]) -> None:
         """Drop the options that this request had to leave out, so that the next one does not send them."""

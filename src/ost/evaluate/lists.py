@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ost.datasets.manifest import Clip
+from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationList:
     """The videos of one list and the classes to tell apart.
 
     Attributes:
         title: title of the list.
         pack: the classes.
-        clips: the videos that exist; their labels are classes of the pack.
+        videos: the videos that exist; their labels are classes of the pack.
         missing: the videos that do not exist.
         notices: notices about the videos for the user, one sentence each.
         unclear: video -> why its file cannot be determined.
@@ -24,7 +24,7 @@ class Question:
 
     title: str
     pack: Pack
-    clips: Sequence[Clip]
+    videos: Sequence[LabelledVideo]
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     unclear: Mapping[str, str] = field(default_factory=dict[str, str])
