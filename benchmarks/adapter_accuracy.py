@@ -26,7 +26,8 @@ from ost.descriptors.spec import resolve
 from ost.errors import VideoError
 from ost.recipes import adapter
 from ost.recognition.embed import class_head
-from ost.recognition.store import Views, concatenate, stored_embeddings
+from ost.recognition.settings import Settings
+from ost.recognition.store import concatenate, stored_embeddings
 from ost.train.adapter import Examples, accuracy, fit_adapter, select_examples, zero_shot_accuracy
 from ost.train.task import make_task
 
@@ -74,7 +75,7 @@ def main() -> None:
     labels = sorted({clip.label for clip in clips})
     pack = resolve(options.classes).select(labels)
     backbone, config = load_backbone("lite"), adapter()
-    everything = list(stored_embeddings(backbone, [clip.path for clip in clips], Views(config.frames)))
+    everything = list(stored_embeddings(backbone, [clip.path for clip in clips], Settings(config.frames)))
     if broken := [found for found in everything if isinstance(found, VideoError)]:
         raise broken[0]
     rows = {str(clip.path): i for i, clip in enumerate(clips)}

@@ -205,7 +205,7 @@ class Compared:
 
     def seen(self, paths: list[Path], preprocess: Preprocess) -> torch.Tensor:
         """The pixels [B, T, 3, 224, 224] that ost shows its image tower."""
-        frames = [decode_views(path, preprocess, self.settings.views) for path in paths]
+        frames = [decode_views(path, preprocess, self.settings.sampled) for path in paths]
         return torch.cat([transform(some, preprocess) for some in frames])
 
     def show(self) -> None:

@@ -92,7 +92,7 @@ WAYS = (
     Way("transport, spatial alone", kinds=("spatial",)),
     Way("transport, temporal alone", kinds=("temporal",)),
     Way("transport, names for descriptors", edit=names_alone),
-    Way("mean of the frames, names", method="mean"),
+    Way("mean of the frames, names", match="mean"),
 )
 
 
@@ -125,7 +125,7 @@ class Judge:
         pack = way.edit(pack_of(question.among.tolist()))
         needed: tuple[Kind, ...] = ("name",) if way.method == "mean" else way.kinds
         head = class_head(self.backbone, pack, needed, cache=False)
-        scores = match(self.embed(question.clips), head, method=way.method, kinds=way.kinds)
+        scores = match(self.embed(question.clips), head, match=way.method, kinds=way.kinds)
         return score(question.among[scores.logits.argmax(1).cpu().numpy()], question.truth)
 
 

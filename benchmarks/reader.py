@@ -31,7 +31,7 @@ from ost.backbones.base import Backbone
 from ost.errors import VideoError
 from ost.recognition.decoding import decode_views
 from ost.recognition.reader import _decoders, read_videos
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.types import FrameEmbeddings, Preprocess
 from ost.video.find import find_videos
 from ost.video.transform import view_pixels
@@ -56,7 +56,7 @@ def random_clip() -> Backbone:
     )
 
 
-def measure(title: str, backbone: Backbone, paths: list[str], views: Views) -> None:
+def measure(title: str, backbone: Backbone, paths: list[str], views: Settings) -> None:
     preprocess = backbone.preprocess
     decoded = [view_pixels(decode_views(paths[0], preprocess, views), preprocess, views.crops)]
     backbone.embed_clips(decoded[0])  # loads what is loaded once
@@ -112,7 +112,7 @@ def forget_peak() -> None:
 
 def memory(preprocess: Preprocess, path: str, count: int) -> None:
     """What is held while many results are iterated, and at most for one video of 40 views and one of any length."""
-    results = read_videos(Quick(preprocess), (path for _ in range(count)), Views(4))  # pyright: ignore
+    results = read_videos(Quick(preprocess), (path for _ in range(count)), Settings(4))  # pyright: ignore
     for _ in range(100):
         next(results)
     before = resident()
@@ -120,9 +120,9 @@ def memory(preprocess: Preprocess, path: str, count: int) -> None:
         pass
     print(f"\n{count} results iterated: {resident() - before:+.0f} MiB (aim: at most +200)")
 
-    views = Views(32, clips=4, crops=10)
+    views = Settings(32, clips=4, crops=10)
     pixels = 40 * 32 * 3 * preprocess.size**2 / 2**20
-    list(read_videos(Quick(preprocess), [path], Views(4)))  # pyright: ignore
+    list(read_videos(Quick(preprocess), [path], Settings(4)))  # pyright: ignore
     forget_peak()
     before = resident()
     list(read_videos(Quick(preprocess), [path], views))  # pyright: ignore
@@ -157,14 +157,14 @@ def long_film(preprocess: Preprocess, path: str, minutes: int) -> None:
     )
 
 
-def one_video(path: str, preprocess: Preprocess, views: Views) -> int:
+def one_video(path: str, preprocess: Preprocess, views: Settings) -> int:
     """Decode a video as a decoder does, in a process of its own or in a thread; gives its bytes."""
     return view_pixels(decode_views(path, preprocess, views), preprocess).nbytes
 
 
 def processes(preprocess: Preprocess, paths: list[str]) -> None:
     """Decoding in as many threads as there are cores, against as many processes that hand over their pixels."""
-    cores, views = os.cpu_count() or 1, Views(32)
+    cores, views = os.cpu_count() or 1, Settings(32)
 
     def seconds(pool: Executor, work: Callable[..., object]) -> float:
         list(pool.map(work, paths[: 2 * cores]))  # starts the workers
@@ -184,7 +184,7 @@ def processes(preprocess: Preprocess, paths: list[str]) -> None:
     )
 
 
-def view_of(path: str, preprocess: Preprocess, views: Views) -> torch.Tensor:
+def view_of(path: str, preprocess: Preprocess, views: Settings) -> torch.Tensor:
     """The pixels of a video."""
     return view_pixels(decode_views(path, preprocess, views), preprocess)
 
@@ -239,9 +239,9 @@ def main() -> None:
     if options.repeats:
         print("| towers | videos | decoding alone s | towers alone s | whole s | slower / whole |")
         print("|---|---|---|---|---|---|")
-        measure("lite, 32 frames", lite, paths * options.repeats, Views(32))
+        measure("lite, 32 frames", lite, paths * options.repeats, Settings(32))
         clip = random_clip()
-        measure(f"ViT-B/16, {clip.precision}, 32 frames", clip, paths[: options.clip_videos], Views(32))
+        measure(f"ViT-B/16, {clip.precision}, 32 frames", clip, paths[: options.clip_videos], Settings(32))
         del clip
     from ost.weights.pixels import clip_preprocess
 

@@ -186,7 +186,7 @@ def test_what_clip_gives_takes_a_few_steps_each_problem_alone():
 def test_how_many_are_solved_at_once_changes_nothing(monkeypatch, elements):
     sim = similarities("ternary", np.random.default_rng(2), 4, 7, 10, 6)
     together = score(sim, 0.03)
-    monkeypatch.setattr(transport, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(transport, "SOLVED_AT_ONCE", elements)
     torch.testing.assert_close(score(sim, 0.03), together, atol=1e-6, rtol=0)
 
 

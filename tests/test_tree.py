@@ -13,7 +13,7 @@ SOURCE = Path(ost.__file__).parent
 # type variables.
 TWICE = {
     "commands": {"blend", "describe", "explain", "show", "train"},
-    "options": {"Backbone", "Sampling", "Views", "Weights"},
+    "options": {"Backbone", "Match", "Sampling", "Weights"},
     "type variables": {"T"},
 }
 

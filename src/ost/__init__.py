@@ -11,38 +11,48 @@ Importing this module loads neither torch nor any other large library.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Unpack
+
     from ost.descriptors.pack import Pack
     from ost.descriptors.spec import Spec
     from ost.descriptors.write.run import Written
     from ost.errors import OstError, PackError, TransportError, UsageError, VideoError, WeightsError
     from ost.knowledge import describe
     from ost.pages.recognition import save_page
-    from ost.recognition.match import match
-    from ost.recognition.prediction import Prediction
+    from ost.recognition.decoding import Reading
+    from ost.recognition.match import explain, match
+    from ost.recognition.prediction import ClassScore, Prediction
     from ost.recognition.recognizer import Recognizer
-    from ost.recognition.settings import Settings
+    from ost.recognition.record import to_table
+    from ost.recognition.settings import Settings, SettingsFields
     from ost.transport import score
-    from ost.types import ClassHead, Evidence, FrameEmbeddings, Frames, Scores
+    from ost.types import ClassHead, Evidence, Frame, FrameEmbeddings, Frames, Scores
     from ost.video.decode import decode
+    from ost.video.memory import FrameSequence
 
 _HOMES = {
     "Pack": "ost.descriptors.pack",
     **dict.fromkeys(
         ("OstError", "PackError", "TransportError", "UsageError", "VideoError", "WeightsError"), "ost.errors"
     ),
-    "match": "ost.recognition.match",
+    **dict.fromkeys(("explain", "match"), "ost.recognition.match"),
     "save_page": "ost.pages.recognition",
-    "Prediction": "ost.recognition.prediction",
+    **dict.fromkeys(("ClassScore", "Prediction"), "ost.recognition.prediction"),
+    "Reading": "ost.recognition.decoding",
+    "to_table": "ost.recognition.record",
+    "FrameSequence": "ost.video.memory",
     "Recognizer": "ost.recognition.recognizer",
     "Settings": "ost.recognition.settings",
     "score": "ost.transport",
-    **dict.fromkeys(("ClassHead", "Evidence", "FrameEmbeddings", "Frames", "Scores"), "ost.types"),
+    **dict.fromkeys(("ClassHead", "Evidence", "Frame", "FrameEmbeddings", "Frames", "Scores"), "ost.types"),
     "decode": "ost.video.decode",
     "describe": "ost.knowledge",
     "Written": "ost.descriptors.write.run",
@@ -51,13 +61,17 @@ _HOMES = {
 __version__ = version("ost-video")
 __all__ = [
     "ClassHead",
+    "ClassScore",
     "Evidence",
+    "Frame",
     "FrameEmbeddings",
+    "FrameSequence",
     "Frames",
     "OstError",
     "Pack",
     "PackError",
     "Prediction",
+    "Reading",
     "Recognizer",
     "Scores",
     "Settings",
@@ -68,11 +82,13 @@ __all__ = [
     "Written",
     "decode",
     "describe",
+    "explain",
     "load",
     "match",
     "pack",
     "save_page",
     "score",
+    "to_table",
 ]
 
 
@@ -83,8 +99,12 @@ def load(
     blend: float | None = None,
     blend_with: str | Path | None = None,
     device: str = "auto",
-    dtype: str = "auto",
-    **settings: Any,
+    dtype: str | torch.dtype = "auto",
+    cache: bool = True,
+    threads: int | None = None,
+    decoders: int | None = None,
+    batch_frames: int | None = None,
+    **settings: Unpack[SettingsFields],
 ) -> Recognizer:
     """Return a recogniser over a backbone.
 
@@ -95,21 +115,51 @@ def load(
         blend: share of the original weights, 0 to 1, in a WiSE-FT blend with `weights`.
         blend_with: what to blend with; by default the OpenAI weights of the same sizes.
         device: "auto", "cpu", "cuda", ...
-        dtype: "auto", "fp32", "bf16" or "fp16", of the towers.
-        settings: any of `ost.Settings`: frames, clips, crops, sampling, method, kinds, eps, min_decoded.
+        dtype: "auto", "fp32", "bf16" or "fp16", or torch's own, of the towers.
+        cache: keep class heads and frame embeddings, so that the same videos are embedded once.
+        threads: CPU threads of torch, for the whole process; by default torch's own choice.
+        decoders: threads that decode videos; by default as many as the towers leave room for.
+        batch_frames: frames from which on a batch of videos goes through the towers.
+        settings: any of `ost.Settings`: frames, clips, crops, sampling, min_decoded, match, kinds, eps.
 
     Raises:
-        UsageError: a name or setting is unknown.
+        UsageError: a name or setting is unknown or invalid.
         WeightsError: weights cannot be had or do not fit.
     """
     from ost.backbones.load import load_backbone
-    from ost.recognition.recognizer import Recognizer, Settings
+    from ost.device import dtype_name
+    from ost.recognition.recognizer import Recognizer
+    from ost.recognition.settings import Settings
 
-    validated = Settings(**settings)
+    validated = Settings().but(**settings)
     backbone = load_backbone(
-        name, weights, blend_ratio=blend, original=blend_with, device=device, dtype=dtype, notify=_notify
+        name,
+        weights,
+        blend_ratio=blend,
+        original=blend_with,
+        device=str(device),
+        dtype=dtype_name(dtype),
+        notify=_notify,
     )
-    return Recognizer(backbone, validated)
+    if threads is not None:
+        _set_threads(threads)
+    call = partial(
+        load,
+        name,
+        weights,
+        blend=blend,
+        blend_with=blend_with,
+        device=device,
+        dtype=dtype,
+        cache=cache,
+        threads=threads,
+        decoders=decoders,
+        batch_frames=batch_frames,
+        **settings,
+    )
+    return Recognizer(
+        backbone, validated, cache=cache, decoders=decoders, batch_frames=batch_frames, reload=call
+    )
 
 
 def pack(spec: Spec) -> Pack:
@@ -121,6 +171,16 @@ def pack(spec: Spec) -> Pack:
     from ost.descriptors.spec import resolve
 
     return resolve(spec)
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    from ost.errors import UsageError
+
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)
 
 
 def _notify(line: str) -> None:

@@ -26,11 +26,26 @@ def resolve_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds shapes and no numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {name!r} cannot be used ({reason})", "try {device=cpu}") from error
     return device
+
+
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """Return the name of a dtype of the towers; torch's own dtypes are taken too.
+
+    Raises:
+        UsageError: the towers have no such dtype.
+    """
+    text = str(dtype)
+    names = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+    if text.startswith("torch.") and text not in names:
+        raise UsageError(f"there is no dtype {text} of the towers", f"use one of {', '.join(DTYPES)}")
+    return names.get(text, text)
 
 
 def cpu_has_fast_bf16() -> bool:

@@ -1,5 +1,7 @@
 """The values that pass between the parts: frozen dataclasses, with shapes and units stated.
 
+Those that hold tensors or pixels compare and hash by identity, and print their shapes.
+
 Symbols, here and everywhere: B clips (views of videos), T frames, A classes, N descriptors of one
 kind (padded to the longest class), D embedding width.
 """
@@ -127,7 +129,22 @@ class Thumbnails(NamedTuple):
     aspect: float
 
 
-@dataclass(frozen=True)
+class Frame(NamedTuple):
+    """One frame.
+
+    Attributes:
+        pixels: uint8 array [H, W, 3], red, green, blue.
+        seconds: its presentation time; nan where the file gives none.
+    """
+
+    pixels: np.ndarray
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"Frame(pixels={_shape(self.pixels)}, seconds={self.seconds:g})"
+
+
+@dataclass(frozen=True, eq=False)
 class Frames:
     """Sampled frames of one video, upright, 8-bit RGB.
 
@@ -155,12 +172,20 @@ class Frames:
         """The frames without their pixels."""
         return Sample(self.times, self.clips, self.decoded, self.notices)
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Frame:
+        """Return a frame with its time; negative indices count from the end."""
+        return Frame(self.pixels[index], self.times[index])
+
     def __repr__(self) -> str:
-        shape = "x".join(map(str, self.pixels.shape))
-        return f"Frames({self.path!r}, pixels={shape}, clips={self.clips}, decoded={self.decoded})"
+        return (
+            f"Frames({self.path!r}, pixels={_shape(self.pixels)}, clips={self.clips}, decoded={self.decoded})"
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameEmbeddings:
     """The image tower's embeddings of each frame.
 
@@ -184,10 +209,10 @@ class FrameEmbeddings:
         return self.features / self.features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def __repr__(self) -> str:
-        return f"FrameEmbeddings({'x'.join(map(str, self.values.shape))})"
+        return f"FrameEmbeddings({_shape(self.values)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Descriptors:
     """The embedded descriptors of one kind for all classes.
 
@@ -219,8 +244,11 @@ class Descriptors:
         a, n = bad.nonzero()[0].tolist()
         return a, n
 
+    def __repr__(self) -> str:
+        return f"Descriptors({_shape(self.values)})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class LearnedClasses:
     """What an adapter learned from examples, about the classes and about the frames matched with them.
 
@@ -239,8 +267,11 @@ class LearnedClasses:
     down: Tensor
     up: Tensor
 
+    def __repr__(self) -> str:
+        return f"LearnedClasses(weight={_shape(self.weight)}, rank={len(self.down)})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ClassHead:
     """The classes to match frames with: names, embedded descriptors, logit scale.
 
@@ -251,6 +282,7 @@ class ClassHead:
         hash: a hash of weights, pack and prompts, hexadecimal; equal heads have equal hashes.
         learned: what an adapter learned about these classes; None without an adapter.
         notices: what the user should know of their texts, one sentence each.
+        labels: the A classes as the user writes them; empty where these are the names.
     """
 
     names: tuple[str, ...]
@@ -259,13 +291,14 @@ class ClassHead:
     hash: str = ""
     learned: LearnedClasses | None = None
     notices: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{kind}={'x'.join(map(str, d.values.shape))}" for kind, d in self.kinds.items())
+        kinds = ", ".join(f"{kind}={_shape(d.values)}" for kind, d in self.kinds.items())
         return f"ClassHead({len(self.names)} classes, {kinds})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Logits of clips against classes.
 
@@ -278,10 +311,10 @@ class Scores:
     names: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Scores({'x'.join(map(str, self.logits.shape))})"
+        return f"Scores({_shape(self.logits)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Why a clip got its score for one class: similarity and transport plan of each kind.
 
@@ -299,6 +332,10 @@ class Evidence:
     plan: Mapping[Kind, Tensor]
     logit: float
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{kind}={_shape(sim)}" for kind, sim in self.similarity.items())
+        return f"Evidence({self.name!r}, {kinds}, logit={self.logit:.4g})"
+
 
 @dataclass(frozen=True)
 class Seconds:
@@ -311,3 +348,7 @@ class Seconds:
     def as_dict(self) -> dict[str, float]:
         """Return part -> seconds, rounded to 0.1 ms."""
         return {part: round(getattr(self, part), 4) for part in ("decoding", "towers", "matching")}
+
+
+def _shape(values: np.ndarray | Tensor) -> str:
+    return "x".join(map(str, values.shape))

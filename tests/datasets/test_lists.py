@@ -92,7 +92,7 @@ def test_numbers_without_names_are_refused_and_what_to_do_is_said(listed):
 def test_what_is_not_there_or_too_large_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"none\.txt: is not a list that can be read"):
         read_list(tmp_path / "none.txt", NAMES)
-    monkeypatch.setattr("ost.datasets.lists.MAX_BYTES", 3)
+    monkeypatch.setattr("ost.datasets.lists.MAX_LIST_BYTES", 3)
     (tmp_path / "large.txt").write_text("a.mp4 0\n")
     with pytest.raises(UsageError, match="which no list of videos is"):
         read_list(tmp_path / "large.txt", NAMES)

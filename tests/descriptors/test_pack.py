@@ -266,14 +266,14 @@ def test_hostile_files_end_in_a_sentence(tmp_path, monkeypatch):
         load_pack(tmp_path)
     with pytest.raises(PackError, match="cannot be read"):
         load_pack("a\0b.json")
-    monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(module, "MAX_PACK_BYTES", 1 << 20)
     path.write_bytes(b" " * ((1 << 20) + 1))
     with pytest.raises(PackError, match="larger than 1 MiB"):
         load_pack(path)
 
 
 def test_an_endless_file_is_not_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(module, "MAX_PACK_BYTES", 1 << 20)
     with pytest.raises(PackError, match="larger than 1 MiB"):
         load_pack("/dev/zero")
 

@@ -1,6 +1,7 @@
 """Whatever may stand after --classes becomes a pack, or a sentence that says why not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def written(path, text, encoding="utf-8"):
 def test_a_comma_list_is_joined_with_the_shipped_packs_by_name():
     pack = resolve("Riding-A-Bike , juggling chainsaws,WALKING")
     assert pack.names == (KNOWN, "juggling chainsaws", "walking")
-    assert pack.classes[0] == shipped_pack("everyday").find(KNOWN)
+    assert pack.classes[0] == replace(shipped_pack("everyday").find(KNOWN), label="Riding-A-Bike")
+    assert pack.labels == ("Riding-A-Bike", "juggling chainsaws", "WALKING")
     assert pack.classes[1] == PackClass("juggling chainsaws")
     assert pack.notices[0].startswith("1 of 3 classes are in no shipped pack")
     assert pack.notices[0].endswith(": juggling chainsaws")
@@ -96,7 +98,7 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path, name):
 
 
 def test_a_huge_list_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(pack_module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(pack_module, "MAX_PACK_BYTES", 1000)
     with pytest.raises(PackError, match="larger than"):
         resolve(written(tmp_path / "a.txt", "walking\n" * 1000))
 

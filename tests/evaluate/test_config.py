@@ -30,7 +30,7 @@ FIELDS = {
     "crops": st.sampled_from([1, 3, 5, 10]),
     "sampling": st.sampled_from(["uniform", "keyframes"]),
     "min_decoded": shares,
-    "method": st.sampled_from(["ot", "mean"]),
+    "match": st.sampled_from(["ot", "mean"]),
     "texts": st.sampled_from(["spatial", "temporal", "both"]),
     "eps": st.floats(0, exclude_min=True, allow_nan=False),
     "ablate": st.booleans(),
@@ -62,7 +62,7 @@ def test_infinite_eps_survives_being_kept():
 @settings(max_examples=50, deadline=None)
 def test_settings_are_those_that_were_asked_for(values):
     found = EvaluateConfig(**values).settings
-    same = ("frames", "clips", "crops", "sampling", "min_decoded", "method", "eps")
+    same = ("frames", "clips", "crops", "sampling", "min_decoded", "match", "eps")
     assert {key: getattr(found, key) for key in same} == {key: values[key] for key in same}
     assert set(found.kinds) == set(BOTH if values["texts"] == "both" else [values["texts"]])
 
@@ -140,7 +140,7 @@ def test_a_folder_of_the_same_name_does_not_hide_what_is_meant(key, name, tmp_pa
         ("eps", -1),
         ("eps", math.nan),
         ("sampling", "all"),
-        ("method", "cosine"),
+        ("match", "cosine"),
         ("texts", "names"),
         ("classes", ["archery"]),
         ("videos", 3),

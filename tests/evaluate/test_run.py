@@ -46,7 +46,7 @@ def asked(backbone, lists, settings):
 
 
 @pytest.mark.parametrize(
-    "views", [{}, {"clips": 2, "crops": 3}, {"method": "mean"}], ids=["1x1", "2x3", "mean"]
+    "views", [{}, {"clips": 2, "crops": 3}, {"match": "mean"}], ids=["1x1", "2x3", "mean"]
 )
 def test_scores_are_those_of_recognition(backbone, clips, views):
     settings, pack = Settings(frames=2, **views), resolve(NAMES)
@@ -116,7 +116,7 @@ def test_the_ablation_has_every_way_from_one_pass(tiny, clips):
     pack = lists[0].pack
     for way in found:
         if way.matched == "mean-pool":
-            alone = asked(backbone, lists, replace(settings, method="mean"))
+            alone = asked(backbone, lists, replace(settings, match="mean"))
         elif way.texts == "names":
             bare = Pack("bare", tuple(PackClass(item.name) for item in pack.classes))
             alone = asked(backbone, [replace(lists[0], pack=bare)], replace(settings, kinds=("spatial",)))

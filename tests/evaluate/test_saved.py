@@ -18,9 +18,10 @@ from ost.datasets.manifest import LabelledVideo
 from ost.descriptors.pack import Pack, PackClass
 from ost.errors import UsageError
 from ost.evaluate.config import EvaluateConfig
+from ost.evaluate.lists import EvaluationList
 from ost.evaluate.measure import Measured
 from ost.evaluate.protocols import OWN_PROTOCOL
-from ost.evaluate.run import ListScores, Question
+from ost.evaluate.run import ListScores
 from ost.evaluate.saved import MAX_RUN_BYTES, RUN, SCORES, load_run, record, save_run, save_scores
 from ost.evaluate.task import EvaluationTask
 from ost.evaluate.ways import MEAN_POOL, way_of
@@ -48,7 +49,7 @@ def made(answers, config=None):
     """An evaluation with these scores; the baseline has others."""
     config = config or EvaluateConfig(videos=Path("/videos"), frames=8)
     lists = [
-        Question(
+        EvaluationList(
             a.title,
             Pack("made", tuple(map(PackClass, a.names))),
             [LabelledVideo(Path(p), a.names[0]) for p in a.paths],

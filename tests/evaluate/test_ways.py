@@ -22,9 +22,9 @@ def test_a_way_matches_as_its_settings_do(kinds, eps):
 @pytest.mark.parametrize("kinds", KINDS, ids="+".join)
 @pytest.mark.parametrize("eps", [0.1, math.inf])
 def test_mean_pool_settings_are_one_way_whatever_else_they_say(kinds, eps):
-    settings = Settings(method="mean", kinds=kinds, eps=eps, frames=3, clips=2)
+    settings = Settings(match="mean", kinds=kinds, eps=eps, frames=3, clips=2)
     assert way_of(settings) == MEAN_POOL
-    assert (MEAN_POOL.method, MEAN_POOL.kinds) == ("mean", settings.prompted)
+    assert (MEAN_POOL.method, MEAN_POOL.kinds) == ("mean", settings.matched)
 
 
 def test_the_order_of_kinds_and_what_is_looked_at_make_no_other_way():

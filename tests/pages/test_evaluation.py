@@ -51,7 +51,7 @@ def measured(backbone, tiny_videos, tmp_path):
     def make(
         names=HOSTILE, lists=1, per_class=4, protocol=OWN_PROTOCOL, own_classes=False, broken=(), **settings
     ):
-        lists = []
+        video_lists = []
         for number in range(lists):
             classes = [f"{name} {number}" for name in names] if own_classes else list(names)
             items = [
@@ -67,9 +67,11 @@ def measured(backbone, tiny_videos, tmp_path):
             for name in broken:
                 (tmp_path / name).write_text("no video")
                 clips.append(LabelledVideo(tmp_path / name, classes[0]))
-            lists.append(EvaluationList(f"list {number}", Pack("made", tuple(items)), clips, ("gone.mp4",)))
+            video_lists.append(
+                EvaluationList(f"list {number}", Pack("made", tuple(items)), clips, ("gone.mp4",))
+            )
         config = EvaluateConfig(frames=2, videos=tmp_path, **settings)
-        return measure(EvaluationTask(config, protocol, lists), backbone)
+        return measure(EvaluationTask(config, protocol, video_lists), backbone)
 
     return make
 
@@ -124,7 +126,7 @@ def test_examples_are_right_one_way_and_wrong_the_other(measured):
 
 
 def test_mean_pooling_alone_has_neither_baseline_nor_examples(measured):
-    words = Parsed(render_evaluation(measured(method="mean"))).words
+    words = Parsed(render_evaluation(measured(match="mean"))).words
     assert "win" not in words.split() and "baseline" not in words.split()
 
 

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+import ost
 from ost.errors import UsageError
 from ost.pages.recognition import LISTED, render_page, save_page
-from ost.recognition.match import match
-from ost.recognition.prediction import Prediction, rank
+from ost.recognition.prediction import Model, Prediction, rank
+from ost.recognition.settings import Settings
 from ost.types import ClassHead, Descriptors, FrameEmbeddings, Frames, Seconds
 from ost.video.thumbnails import thumbnails
+from ost.weights.pixels import clip_preprocess
 
 WIDTH = 16
 HOSTILE = (
@@ -78,7 +80,7 @@ def a_prediction(
     clips=1,
     crops=1,
     kinds=("spatial", "temporal"),
-    method="ot",
+    match="ot",
     eps=0.1,
     names=None,
     texts=None,
@@ -89,8 +91,8 @@ def a_prediction(
     """A prediction over random embeddings; picture i has the grey value 8 * i."""
     generator = torch.Generator().manual_seed(classes * 1000 + frames * 10 + descriptors)
     names = names or tuple(f"class {a}" for a in range(classes))
-    kinds = ("name",) if method == "mean" else kinds
-    wide = 1 if method == "mean" else descriptors
+    kinds = ("name",) if match == "mean" else kinds
+    wide = 1 if match == "mean" else descriptors
     total = clips * frames
 
     def embedded(*shape):
@@ -106,7 +108,7 @@ def a_prediction(
 
     head = ClassHead(names, {kind: of_kind(kind) for kind in kinds}, 10.0, "c" * 64)
     embeddings = FrameEmbeddings(embedded(clips * crops, frames), torch.ones(clips * crops, frames), mask)
-    scores = match(embeddings, head, method=method, kinds=kinds, eps=eps)
+    scores = ost.match(embeddings, head, match=match, kinds=kinds, eps=eps)
     grey = (8 * np.arange(total)).astype(np.uint8)
     sampled = Frames(
         pixels=np.broadcast_to(grey[:, None, None, None], (total, 36, 64, 3)).copy(),
@@ -118,11 +120,9 @@ def a_prediction(
     given = {
         "path": "/videos/a clip.mp4",
         "classes": rank(scores),
-        "backbone": "ViT-B-16/openai",
-        "weights_hash": "a" * 64,
+        "model": Model("ViT-B-16/openai", "a" * 64, "f" * 64, "float32", clip_preprocess(224)),
         "pack_hash": "b" * 64,
-        "method": method,
-        "eps": eps,
+        "settings": Settings(frames, match=match, eps=eps),
         "seconds": Seconds(0.25, 1.5, 0.125),
         "notices": (),
         "sample": sampled.sample,
@@ -150,9 +150,9 @@ def words(html):
 
 
 @pytest.mark.parametrize("frames", [4, 32])
-@pytest.mark.parametrize("method", ["ot", "mean"])
-def test_the_page_is_one_file_without_foreign_address_or_script(frames, method):
-    html = render_page(a_prediction(frames=frames, method=method))
+@pytest.mark.parametrize("match", ["ot", "mean"])
+def test_the_page_is_one_file_without_foreign_address_or_script(frames, match):
+    html = render_page(a_prediction(frames=frames, match=match))
     page = Page(html)
     assert not re.search(r"(?:https?:)?//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html), re.IGNORECASE)
     assert not {"link", "script", "img", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
@@ -171,7 +171,7 @@ def test_what_strangers_wrote_is_text_and_nothing_else():
         texts=lambda a, n, kind: f"{n} {HOSTILE[a]}",
         notices=HOSTILE,
         path="/tmp/" + HOSTILE[0].replace("/", "") + "\udcff",
-        backbone=HOSTILE[0],
+        model=Model(HOSTILE[0], "a" * 64, "f" * 64, "float32", clip_preprocess(224)),
     )
     html = render_page(hostile)
     page, reference = Page(html), Page(render_page(plain))
@@ -284,7 +284,7 @@ def test_one_kind_with_a_name_alone_is_told_from_a_single_descriptor():
 
 
 def test_mean_pool_matching_shows_similarities_and_says_why_there_is_no_plan():
-    html = render_page(a_prediction(method="mean"))
+    html = render_page(a_prediction(match="mean"))
     assert "transport plan: it cannot tell" in words(html)
     assert "<td" not in html
     assert html.count('<polyline class="own"') == 3
@@ -336,7 +336,9 @@ def test_words_that_all_descriptors_share_are_said_once():
 
 
 def test_the_baseline_says_that_it_is_not_clip_and_clip_does_not():
-    assert "not CLIP" in render_page(a_prediction(backbone="lite"))
+    assert "not CLIP" in render_page(
+        a_prediction(model=Model("lite", "a" * 64, "f" * 64, "float32", clip_preprocess(224)))
+    )
     assert "not CLIP" not in render_page(a_prediction())
 
 

@@ -13,7 +13,7 @@ from ost.errors import VideoError
 from ost.recognition.embed import class_head
 from ost.recognition.match import BOTH, match
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Views
+from ost.recognition.settings import Settings
 from ost.types import Frames, Templates
 from ost.video.transform import transform
 
@@ -28,7 +28,9 @@ PACK = Pack(
 
 
 def embed_frames(backbone, frames, crops=1):
-    (found,) = read_videos(backbone, [frames], Views(len(frames.times) // frames.clips, frames.clips, crops))
+    (found,) = read_videos(
+        backbone, [frames], Settings(len(frames.times) // frames.clips, frames.clips, crops)
+    )
     if isinstance(found, VideoError):
         raise found
     return found.embeddings

@@ -18,14 +18,14 @@ from ost.once import once
 from ost.recognition import store
 from ost.recognition.embed import class_head
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Views
+from ost.recognition.settings import Settings
 from ost.types import Preprocess
 from ost.video import decode
 from ost.weights.fingerprint import fingerprint
 from ost.weights.formats import read_weights
 
 PACK = resolve(["rowing", "sailing"])
-VIEWS = Views(2)
+VIEWS = Settings(2)
 PARTS = {
     "weights": "w",
     "architecture": {"layers": 2, "quick_gelu": False},

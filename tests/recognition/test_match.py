@@ -97,7 +97,7 @@ def test_logits_equal_the_slow_reference(kinds, eps, variant):
 def test_the_defaults_are_the_papers():
     frames, head = some_frames(), some_head()
     assert EPS == 0.1
-    expected = match(frames, head, method="ot", kinds=("temporal", "spatial"), eps=0.1).logits
+    expected = match(frames, head, match="ot", kinds=("temporal", "spatial"), eps=0.1).logits
     torch.testing.assert_close(match(frames, head).logits, expected, atol=1e-4, rtol=0)
 
 
@@ -119,7 +119,7 @@ def test_identical_frames_and_descriptors_give_twice_the_scale():
 def test_chunking_over_classes_does_not_change_logits(monkeypatch, elements):
     frames, head = some_frames(masked=True), some_head((1, 4, 2, 3, 5), (2, 2, 6, 1, 1))
     expected = match(frames, head).logits
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(module, "SIMILARITIES_AT_ONCE", elements)
     torch.testing.assert_close(match(frames, head).logits, expected, atol=1e-4, rtol=0)
 
 
@@ -142,13 +142,13 @@ def test_missing_frames_may_hold_anything():
     values[~frames.mask], norms[~frames.mask] = math.nan, math.inf
     junk = FrameEmbeddings(values, norms, frames.mask)
     for method in ("ot", "mean"):
-        expected = match(frames, head, method=method).logits
-        torch.testing.assert_close(match(junk, head, method=method).logits, expected, atol=0, rtol=0)
+        expected = match(frames, head, match=method).logits
+        torch.testing.assert_close(match(junk, head, match=method).logits, expected, atol=0, rtol=0)
     kept = frames.mask[1]
     alone = FrameEmbeddings(frames.values[1:2, kept], frames.norms[1:2, kept])
     for method in ("ot", "mean"):
-        expected = match(frames, head, method=method).logits[1:2]
-        torch.testing.assert_close(match(alone, head, method=method).logits, expected, atol=5e-4, rtol=0)
+        expected = match(frames, head, match=method).logits[1:2]
+        torch.testing.assert_close(match(alone, head, match=method).logits, expected, atol=5e-4, rtol=0)
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
@@ -161,7 +161,7 @@ def test_mean_matching_is_that_of_vifi_clip(calibrated):
     expected = video @ names.values[:, 0].double().T
     if calibrated:
         expected = names.gain[:, 0] * (expected - names.shift[:, 0])
-    got = match(frames, head, method="mean").logits.double()
+    got = match(frames, head, match="mean").logits.double()
     torch.testing.assert_close(got, SCALE * expected, atol=1e-4, rtol=0)
 
 
@@ -232,7 +232,7 @@ def test_wrong_use_says_what_is_wrong():
     with pytest.raises(UsageError, match="no temporal descriptors, only spatial"):
         match(frames, lean)
     with pytest.raises(UsageError, match="no name descriptors"):
-        match(frames, lean, method="mean")
+        match(frames, lean, match="mean")
     with pytest.raises(UsageError, match="no kind of descriptor"):
         match(frames, head, kinds=())
     with pytest.raises(UsageError, match="frames are 8 wide and spatial descriptors 12"):
@@ -250,14 +250,14 @@ def test_embeddings_that_are_not_finite_are_named(method):
     frames, head = some_frames(), some_head()
     frames.values[2, 5, 0] = math.nan
     with pytest.raises(TransportError, match="frame 5 of clip 2 is not finite"):
-        match(frames, head, method=method)
+        match(frames, head, match=method)
     frames = some_frames()
     kind = "name" if method == "mean" else "temporal"
     head.kinds[kind].values[3, 0, 1] = math.inf
     with pytest.raises(
         TransportError, match=re.escape(f"class 'class 3': its {kind} embedding 0 is not finite")
     ):
-        match(frames, head, method=method)
+        match(frames, head, match=method)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")

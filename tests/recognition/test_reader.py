@@ -16,12 +16,12 @@ from ost.errors import UsageError, VideoError
 from ost.recognition import decoding, reader
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.types import Frames, Span
 from ost.video.decode import decode
 from ost.video.live import LiveFrames
 
-VIEWS = Views(4)
+VIEWS = Settings(4)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_pixels_reach_the_towers_as_bytes(make_backbone, videos):
     backbone, seen = make_backbone(), []
     embed = backbone.embed_clips
     backbone.embed_clips = lambda pixels: seen.append(pixels) or embed(pixels)
-    (result,) = read_videos(backbone, videos[:1], Views(4, clips=2, crops=3))
+    (result,) = read_videos(backbone, videos[:1], Settings(4, clips=2, crops=3))
     assert seen[0].dtype == torch.uint8 and seen[0].shape[:2] == (6, 4)
     torch.testing.assert_close(
         result.embeddings.values * result.embeddings.norms[..., None],
@@ -154,9 +154,9 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_no_video(make_backbone,
 
 def test_wrong_settings_are_wrong_use_and_no_failure_of_videos(make_backbone, videos):
     with pytest.raises(UsageError):
-        next(read_videos(make_backbone(), videos, Views(4, crops=4)))
+        next(read_videos(make_backbone(), videos, Settings(4, crops=4)))
     with pytest.raises(UsageError):
-        next(read_videos(make_backbone(), videos, Views(4, sampling="odd")))
+        next(read_videos(make_backbone(), videos, Settings(4, sampling="odd")))
 
 
 def test_an_iterable_that_fails_is_the_callers_error(make_backbone, videos):
@@ -244,8 +244,8 @@ def test_a_video_has_the_same_bits_in_any_company(tiny, videos):
     from ost.backbones.load import load_backbone
 
     for backbone in (load_backbone(weights=tiny, dtype="fp32"), load_backbone("lite")):
-        alone = [next(read_videos(backbone, [video], Views(3))) for video in videos]
-        together = list(read_videos(backbone, videos, Views(3), batch_frames=1000))
+        alone = [next(read_videos(backbone, [video], Settings(3))) for video in videos]
+        together = list(read_videos(backbone, videos, Settings(3), batch_frames=1000))
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one.embeddings.values, other.embeddings.values)
             assert torch.equal(one.embeddings.unit_features, other.embeddings.unit_features)
@@ -356,7 +356,7 @@ def test_frames_pushed_by_another_thread_are_embedded_as_they_come(make_backbone
     live.close()
     rest = list(results)
     assert [t for r in rest for t in r.sample.times] == [i / 10 for i in range(1, 10)]
-    (whole,) = read_videos(make_backbone(), [Frames(np.stack(pictures), (0.0,) * 10, "")], Views(10))
+    (whole,) = read_videos(make_backbone(), [Frames(np.stack(pictures), (0.0,) * 10, "")], Settings(10))
     together = torch.cat([r.embeddings.values for r in (first, *rest)], 1)
     torch.testing.assert_close(together, whole.embeddings.values, atol=1e-6, rtol=0)
 
@@ -384,8 +384,8 @@ def test_inputs_and_views_that_do_not_go_together_are_failures_of_their_own(make
 
 
 def test_thumbnails_are_made_where_they_are_asked_for(make_backbone, videos):
-    (without,) = read_videos(make_backbone(), videos[:1], Views(4, clips=2))
-    (found,) = read_videos(make_backbone(), videos[:1], Views(4, clips=2), thumbnails=True)
+    (without,) = read_videos(make_backbone(), videos[:1], Settings(4, clips=2))
+    (found,) = read_videos(make_backbone(), videos[:1], Settings(4, clips=2), thumbnails=True)
     assert without.thumbnails is None and len(found.thumbnails.files) == 4
     assert found.thumbnails.aspect == pytest.approx(1.5)
     assert all(file.startswith(b"\xff\xd8\xff") for file in found.thumbnails.files)

@@ -13,11 +13,11 @@ from ost.errors import VideoError
 from ost.recognition import decoding
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import MOST_UNITS, read_videos
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.types import Sample, Span
 from ost.video.live import LiveFrames
 
-VIEWS = Views(4)
+VIEWS = Settings(4)
 GREY = np.zeros((16, 24, 3), np.uint8)
 
 
@@ -98,7 +98,7 @@ import numpy as np
 import torch
 from ost.backbones.base import frame_embeddings
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.types import Preprocess
 from ost.video.live import LiveFrames
 

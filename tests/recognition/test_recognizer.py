@@ -13,8 +13,8 @@ from ost.errors import PackError, UsageError, VideoError
 from ost.recognition.match import match
 from ost.recognition.prediction import Prediction, rank
 from ost.recognition.reader import read_videos
-from ost.recognition.recognizer import HEADS, Recognizer, Settings
-from ost.recognition.settings import Views
+from ost.recognition.recognizer import HEADS, Recognizer
+from ost.recognition.settings import Settings
 from ost.types import Preprocess, Scores
 from ost.video.decode import decode
 from ost.video.transform import resize, view_preprocess
@@ -31,7 +31,9 @@ SETTINGS = Settings(frames=4)
 
 
 def embed_frames(backbone, frames, crops=1):
-    (found,) = read_videos(backbone, [frames], Views(len(frames.times) // frames.clips, frames.clips, crops))
+    (found,) = read_videos(
+        backbone, [frames], Settings(len(frames.times) // frames.clips, frames.clips, crops)
+    )
     if isinstance(found, VideoError):
         raise found
     return found.embeddings
@@ -65,13 +67,13 @@ def test_frames_that_were_decoded_before_are_recognised_as_their_video_is(model,
 @pytest.mark.parametrize("method", ["ot", "mean"])
 def test_views_have_their_softmax_each_and_then_the_mean(model, make_video, clips, crops, method):
     video = make_video("clip", frames=11)
-    prediction = model.recognize(video, PACK, clips=clips, crops=crops, method=method)
+    prediction = model.recognize(video, PACK, clips=clips, crops=crops, match=method)
     backbone = model.backbone
     frames = decode(video, frames=4, clips=clips, preprocess=view_preprocess(backbone.preprocess, crops))
     embeddings = embed_frames(backbone, frames, crops)
     assert len(embeddings.values) == clips * crops
-    head = model.head(PACK, Settings(method=method))
-    logits = match(embeddings, head, method=method).logits.double()
+    head = model.head(PACK, Settings(match=method))
+    logits = match(embeddings, head, match=method).logits.double()
     expected = torch.stack([view.softmax(0) for view in logits]).mean(0)
     for item in prediction.classes:
         a = PACK.names.index(item.name)
@@ -174,7 +176,7 @@ def test_a_head_is_built_once_for_all_videos(model, make_video):
     model.recognize(videos[0], PACK, eps=1.0)
     assert len(model.backbone.texts) == 2  # a call for each kind
     assert model.head(PACK) is model.head(PACK)
-    model.recognize(videos[0], PACK, method="mean")
+    model.recognize(videos[0], PACK, match="mean")
     assert model.backbone.texts[2:] == [["just rowing", "just sailing", "just swimming"]]
 
 
@@ -191,12 +193,12 @@ def test_settings_of_one_call_are_forgotten_after_it(model, make_video):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"frames": 0}, "frames and clips must be at least 1, not 0 and 1"),
-        ({"clips": 0}, "not 32 and 0"),
+        ({"frames": 0}, "frames must be a whole number from 1, not 0"),
+        ({"clips": 0}, "clips must be a whole number from 1, not 0"),
         ({"crops": 2}, "1, 3, 5 or 10 crops, not 2"),
-        ({"method": "sinkhorn"}, "no matching 'sinkhorn'; use ot or mean"),
-        ({"kinds": ()}, "spatial, temporal or both, not none"),
-        ({"kinds": ("name",)}, "spatial, temporal or both, not name"),
+        ({"match": "sinkhorn"}, "match is ot or mean, not 'sinkhorn'"),
+        ({"kinds": ()}, "kinds are spatial, temporal or both of them, not "),
+        ({"kinds": ("name",)}, "kinds are spatial, temporal or both of them, not "),
         ({"eps": 0}, "eps must be positive, not 0"),
         ({"eps": math.nan}, "eps must be positive, not nan"),
     ],
@@ -260,21 +262,21 @@ def test_weights_that_see_the_whole_frame_refuse_several_crops_before_they_read_
 
 def test_mean_pooling_has_no_plan(model, make_video):
     with pytest.raises(UsageError, match="no transport plan"):
-        model.recognize(make_video("clip"), PACK, method="mean").plan()
+        model.recognize(make_video("clip"), PACK, match="mean").plan()
 
 
 def test_a_prediction_is_plain_json_with_null_for_unknown_times(model, make_video):
-    prediction = model.recognize(make_video("clip"), PACK, method="mean")
-    read = json.loads(json.dumps(prediction.as_dict(), allow_nan=False))
+    prediction = model.recognize(make_video("clip"), PACK, match="mean")
+    read = json.loads(json.dumps(prediction.to_dict(), allow_nan=False))
     assert read["times"] == [None] * 4
     assert [c["name"] for c in read["classes"]] == [c.name for c in prediction.classes]
-    assert set(read["classes"][0]) == {"name", "logit", "probability"}
+    assert set(read["classes"][0]) == {"label", "name", "logit", "probability"}
     assert set(read["seconds"]) == {"decoding", "towers", "matching"}
     assert (read["weights"], read["pack"], read["backbone"]) == ("w0", PACK.hash, "fake")
 
 
 def test_a_video_file_has_the_times_of_its_frames(model, bikes):
-    times = model.recognize(bikes, PACK).as_dict()["times"]
+    times = model.recognize(bikes, PACK).to_dict()["times"]
     assert times == sorted(times)
     assert 0 <= times[0] < times[-1] <= 10.1
 

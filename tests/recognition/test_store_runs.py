@@ -20,10 +20,10 @@ from ost.descriptors.spec import resolve
 from ost.recognition import decoding
 from ost.recognition.reader import read_videos
 from ost.recognition.recognizer import Recognizer
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.recognition.store import Store
 
-VIEWS = Views(4)
+VIEWS = Settings(4)
 OTHERS = ("rowing", "sailing", "diving")
 
 
@@ -55,7 +55,7 @@ def test_what_was_sampled_is_kept_with_the_embeddings(make_backbone, make_video,
     backbone = counting(make_backbone())
     broken = make_video("broken", frames=8)
     (broken / "3.png").write_bytes(b"no picture")
-    first, second = (read(backbone, [bikes, broken], Views(3, clips=2)) for _ in range(2))
+    first, second = (read(backbone, [bikes, broken], Settings(3, clips=2)) for _ in range(2))
     assert backbone.seen == 4
     for fresh, kept in zip(first, second, strict=True):
         assert (kept.path, str(kept.sample)) == (fresh.path, str(fresh.sample)), "nan is kept too"
@@ -107,7 +107,7 @@ import torch
 import ost.recognition.store as module
 from ost.backbones.base import frame_embeddings, prepared
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Views
+from ost.recognition.settings import Settings
 from ost.types import Preprocess
 
 module.SHARD = 2
@@ -121,7 +121,7 @@ class Towers:
         time.sleep(float(sys.argv[1]))
         return frame_embeddings(prepared(pixels, self.preprocess).mean((-1, -2)) + 2)
 
-towers, views = Towers(), Views(4)
+towers, views = Towers(), Settings(4)
 with module.Store(towers, views) as store:
     for reading in read_videos(towers, sys.argv[2:], views, kept=store):
         print(reading.path, *reading.embeddings.values.flatten().tolist(), flush=True)
@@ -229,8 +229,8 @@ def test_another_list_of_classes_needs_neither_decoder_nor_towers(make_backbone,
     again = list(Recognizer(backbone).recognize_all(videos, OTHERS, frames=4))
     assert backbone.seen == len(videos)
     assert [p.classes for p in again] == [p.classes for p in first]
-    assert [p.as_dict() | {"seconds": None} for p in again] == [
-        p.as_dict() | {"seconds": None} for p in first
+    assert [p.to_dict() | {"seconds": None} for p in again] == [
+        p.to_dict() | {"seconds": None} for p in first
     ]
     other = list(Recognizer(backbone).recognize_all(videos, ("a", "b"), frames=4))
     assert backbone.seen == len(videos) and len(other) == len(videos)
@@ -249,7 +249,7 @@ def test_recognition_and_evaluation_share_what_is_kept(make_backbone, videos):
     backbone = counting(make_backbone())
     recognizer = Recognizer(backbone)
     list(recognizer.recognize_all(videos, resolve(OTHERS), frames=4))
-    found = list(module.stored_embeddings(backbone, videos, replace(recognizer.settings, frames=4).views))
+    found = list(module.stored_embeddings(backbone, videos, replace(recognizer.settings, frames=4).sampled))
     assert backbone.seen == len(videos) == len(found)
 
 
@@ -340,7 +340,7 @@ def test_videos_that_come_one_by_one_are_joined_and_all_stay(
     videos = [make_video(f"one-{i}") for i in range(13)]
     backbone = counting(make_backbone())
     recognizer = Recognizer(backbone)
-    elsewhere = Store(backbone, recognizer.settings.views)
+    elsewhere = Store(backbone, recognizer.settings.sampled)
     with elsewhere:
         first = [recognizer.recognize(video, OTHERS).classes for video in videos]
         held = shards(fresh_cache)

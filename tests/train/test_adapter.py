@@ -18,8 +18,9 @@ from ost.errors import WeightsError
 from ost.files import file_hash
 from ost.recognition.embed import class_head
 from ost.recognition.match import adapted, match
-from ost.recognition.recognizer import Recognizer, Settings
-from ost.recognition.store import Views, concatenate, stored_embeddings
+from ost.recognition.recognizer import Recognizer
+from ost.recognition.settings import Settings
+from ost.recognition.store import concatenate, stored_embeddings
 from ost.train.adapter import (
     PENALTIES,
     Examples,
@@ -41,7 +42,7 @@ def fresh_cache(own_cache, tmp_path, monkeypatch):
 def frames(backbone, clips):
     """Embeddings of the twelve clips."""
     paths = sorted(p for p in clips.glob("*/*") if p.is_dir())
-    return concatenate(list(stored_embeddings(backbone, paths, Views(3))))
+    return concatenate(list(stored_embeddings(backbone, paths, Settings(3))))
 
 
 @pytest.fixture

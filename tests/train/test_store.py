@@ -20,7 +20,8 @@ from ost.cache import kind_folder
 from ost.errors import VideoError
 from ost.recognition import decoding, reader
 from ost.recognition.match import adapted
-from ost.recognition.store import Views, concatenate, stored_embeddings
+from ost.recognition.settings import Settings
+from ost.recognition.store import concatenate, stored_embeddings
 from ost.types import FrameEmbeddings
 
 
@@ -75,7 +76,7 @@ def videos(tmp_path):
 
 
 def embed_all(towers, paths, frames=2):
-    return list(stored_embeddings(towers, paths, Views(frames)))
+    return list(stored_embeddings(towers, paths, Settings(frames)))
 
 
 def equal(a, b):
@@ -118,7 +119,7 @@ def test_other_weights_pixels_frames_and_shares_have_embeddings_of_their_own(tow
     half = Towers(towers.preprocess)
     half.precision = "bfloat16"
     for other, how in [*others, (half, {"frames": 2})]:
-        list(stored_embeddings(other, videos[:1], Views(**how)))
+        list(stored_embeddings(other, videos[:1], Settings(**how)))
         assert other.seen == 1
 
 
@@ -201,7 +202,7 @@ def test_a_folder_of_frames_is_kept_until_one_of_them_changes(towers, labelled):
 
 
 def test_a_pass_that_is_broken_off_leaves_what_it_embedded(towers, videos):
-    results = stored_embeddings(towers, videos, Views(2))
+    results = stored_embeddings(towers, videos, Settings(2))
     first = next(results)
     results.close()
     again = embed_all(towers, videos)

@@ -36,6 +36,10 @@ class AdaptedBackbone:
         self.precision = base.precision
         self.fingerprint, self.device, self.width = base.fingerprint, base.device, base.width
 
+    def to(self, device: str) -> AdaptedBackbone:
+        """Return the frozen backbone with its adapter on another device."""
+        return AdaptedBackbone(self.base.to(device), self.adapter, self.name)
+
     def trainable(self) -> None:
         """Return None: the towers under an adapter are frozen."""
 

@@ -68,6 +68,14 @@ class Backbone(Protocol):
         """Return the adapter that was trained over the frozen towers, or None."""
         ...
 
+    def to(self, device: str) -> Backbone:
+        """Return the backbone on another device, with towers of its own.
+
+        Raises:
+            UsageError: the device cannot be used, or the backbone runs on none but its own.
+        """
+        ...
+
     def trainable(self) -> ClipBackbone | None:
         """Return the towers for training, or None where they cannot be trained."""
         ...

@@ -70,6 +70,7 @@ class ClipBackbone:
         self.device, self.dtype = device, dtype
         self.precision = str(dtype).removeprefix("torch.")
         self.adapter = None
+        self._model, self._quick_gelu = model, quick_gelu
         self._name = model if isinstance(model, str) else None
         self._config = open_clip_config(model) if isinstance(model, str) else _config(model, quick_gelu)
         skeleton = self._skeleton()
@@ -91,13 +92,25 @@ class ClipBackbone:
             added=added,
         )
 
+    def to(self, device: str) -> ClipBackbone:
+        """Return a backbone with the same weights and dtype on another device."""
+        return ClipBackbone(
+            self.name,
+            self.weights(),
+            self._model,
+            quick_gelu=self._quick_gelu,
+            preprocess=self.preprocess,
+            device=resolve_device(device),
+            dtype=self.dtype,
+        )
+
     def trainable(self) -> ClipBackbone:
         """Return the backbone itself: its towers can be trained."""
         return self
 
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Embed pixels [n, 3, size, size] as fp32 [n, D] on the backbone's device, not normalised."""
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = pixels.split(FRAMES_AT_ONCE.get(self.device.type, ON_A_GPU))
             return torch.cat([self.visual(self.moved(part)).float() for part in parts])
 
@@ -107,13 +120,13 @@ class ClipBackbone:
             raw = torch.stack([self.embed_frames(clip) for clip in pixels])
         else:
             raw = self.embed_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-        with torch.inference_mode():
+        with torch.no_grad():
             raw = self.over_time(raw)
             return frame_embeddings(raw)
 
     def embed_text(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts as fp32 unit vectors [n, D] on the backbone's device, without shift or gain."""
-        with torch.inference_mode():
+        with torch.no_grad():
             notices: list[str] = []
             tokens = self.tokens(texts, notices.append)
             values = torch.empty(len(tokens), self.width, device=self.device)

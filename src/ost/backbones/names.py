@@ -20,7 +20,7 @@ from ost.files import package_file
 from ost.weights.published import PUBLISHED
 
 ADAPTER_KEY = "ost_adapter"  # metadata key in an adapter's file
-RARE_DEVICES = "mkldnn opengl opencl ideep hip ve fpga maia xla lazy vulkan meta hpu mtia ipu privateuseone"
+RARE_DEVICES = "mkldnn opengl opencl ideep hip ve fpga maia xla lazy vulkan hpu mtia ipu privateuseone"
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", *RARE_DEVICES.split())  # the devices that torch names
 WEIGHT_ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
 

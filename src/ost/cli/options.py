@@ -94,7 +94,7 @@ def settings_of(
         crops=crops,
         sampling=sampling.value,
         min_decoded=min_decoded,
-        method=match.value,
+        match=match.value,
         kinds=("spatial", "temporal") if descriptors is KindChoice.both else (descriptors.value,),
         eps=eps,
     )

@@ -92,7 +92,7 @@ def recognize(
             failures.append(result)
             continue
         if as_json:
-            write_line(json.dumps(result.as_dict(), ensure_ascii=False))
+            write_line(json.dumps(result.to_dict(), ensure_ascii=False))
         else:
             show_prediction(console, result, top)
         shared_notices = [*pack.notices, *result.head.notices]
@@ -149,6 +149,6 @@ def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
     for score in prediction.top(top):
         bar = "█" * round(score.probability * BAR)
         # Text, not markup: a class name is the user's, and may hold square brackets.
-        table.add_row(f"{score.probability:.1%}", Text(bar, style="cyan"), Text(score.name))
+        table.add_row(f"{score.probability:.1%}", Text(bar, style="cyan"), Text(score.title))
     console.print(Text(prediction.path, style="bold"))
     console.print(table)

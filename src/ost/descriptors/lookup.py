@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -53,8 +54,8 @@ def join(title: str, labels: Iterable[str]) -> Pack:
             inflected.append((readable(label), match))
         # Keep the user's own words, except for a label such as ApplyEyeMakeup.
         keep = fold(label) == fold(match.item.name) or (readable(label) != label and not match.inflected)
-        relabelled = PackClass(readable(label), match.item.spatial, match.item.temporal)
-        classes.append(match.item if keep else relabelled)
+        item = replace(match.item, name=match.item.name if keep else readable(label))
+        classes.append(replace(item, label=label if label != item.name else None))
     _check_distinct(title, listed, classes)
     notices = (*_inflected_notice(inflected), *_plain_notices(unmatched, len(classes)))
     return Pack(title, tuple(classes), provenance={"method": "joined by name"}, notices=notices)

@@ -29,7 +29,7 @@ class PackClass:
         name: readable, as it goes into prompts.
         spatial: what a single frame shows; may be empty.
         temporal: the steps over time, in order; may be empty.
-        label: the benchmark's own spelling, where it differs from `name`.
+        label: the spelling of the user or the benchmark, where it differs from `name`.
     """
 
     name: str
@@ -88,6 +88,11 @@ class Pack:
     def names(self) -> tuple[str, ...]:
         """The readable names, in order."""
         return tuple(item.name for item in self.classes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels as the user or the benchmark writes them, in order; the name where there is no other."""
+        return tuple(item.label or item.name for item in self.classes)
 
     @cached_property
     def hash(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ost.backbones.catalog import BACKBONES
 from ost.descriptors.shipped import shipped
@@ -27,7 +27,7 @@ class EvaluateConfig(BaseModel):
         manifest: list of the user's own videos.
         classes: descriptors that replace the shipped ones, as `ost recognize --classes` takes them.
         backbone, weights, blend, blend_with, device, dtype: see `ost.backbones.load.load_backbone`.
-        frames, clips, crops, sampling, min_decoded, method, texts, eps: see `Settings`; texts are its kinds.
+        frames, clips, crops, sampling, min_decoded, match, texts, eps: see `Settings`; texts are its kinds.
         ablate: also score every other way of matching.
         vanilla: also score the untuned weights that tuned ones started from.
     """
@@ -47,7 +47,7 @@ class EvaluateConfig(BaseModel):
     crops: Literal[1, 3, 5, 10] = 1
     sampling: Literal["uniform", "keyframes"] = "uniform"
     min_decoded: float = Field(default=MIN_DECODED, ge=0, le=1)
-    method: Literal["ot", "mean"] = "ot"
+    match: Literal["ot", "mean"] = Field(default="ot", validation_alias=AliasChoices("match", "method"))
     texts: Literal["spatial", "temporal", "both"] = "both"
     eps: float = Field(default=EPS, gt=0, allow_inf_nan=True)
     ablate: bool = False
@@ -65,7 +65,7 @@ class EvaluateConfig(BaseModel):
             crops=self.crops,
             sampling=self.sampling,
             min_decoded=self.min_decoded,
-            method=self.method,
+            match=self.match,
             kinds=KINDS_OF_TEXTS[texts],
             eps=self.eps,
         )

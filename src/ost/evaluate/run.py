@@ -163,7 +163,7 @@ def _embed_blocks(
 ) -> Iterator[dict[str, FrameEmbeddings]]:
     """Yield path -> embeddings of each block; add path -> cause of unreadable videos to `unreadable`."""
     paths = [path for block in blocks for path in block]
-    with contextlib.closing(stored_embeddings(backbone, paths, settings.views)) as results:
+    with contextlib.closing(stored_embeddings(backbone, paths, settings.sampled)) as results:
         for block in blocks:
             readable: dict[str, FrameEmbeddings] = {}
             for path, result in zip(block, results, strict=False):
@@ -177,7 +177,7 @@ def _embed_blocks(
 
 def _logits(embedded: Sequence[FrameEmbeddings], head: ClassHead, way: Way) -> Tensor:
     """Return the logits [n, A] of n videos; for several views, the log of their mean probability."""
-    scores = match(concatenate(embedded), head, method=way.method, kinds=way.kinds, eps=way.weight).logits
+    scores = match(concatenate(embedded), head, match=way.match, kinds=way.kinds, eps=way.weight).logits
     views = scores.unflatten(0, (len(embedded), -1))
     count = views.shape[1]
     return views[:, 0] if count == 1 else torch.log_softmax(views, -1).logsumexp(1) - math.log(count)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ost.recognition.settings import EPS, Method, Settings
+from ost.recognition.settings import EPS, Match, Settings
 from ost.types import BOTH, Kind
 
 Texts = Literal["names", "spatial", "temporal", "both"]
@@ -44,8 +44,8 @@ class Way:
         return KINDS_OF_TEXTS[self.texts]
 
     @property
-    def method(self) -> Method:
-        """Return the `method` argument of `match`."""
+    def match(self) -> Match:
+        """Return the `match` argument of `ost.match`."""
         return "mean" if self.matched == "mean-pool" else "ot"
 
     @property
@@ -59,7 +59,7 @@ MEAN_POOL = Way("names", "mean-pool")
 
 def way_of(settings: Settings) -> Way:
     """Return the way of matching that settings select."""
-    if settings.method == "mean":
+    if settings.match == "mean":
         return MEAN_POOL
     texts: Texts = next(texts for texts in TEXTS if set(KINDS_OF_TEXTS[texts]) == set(settings.kinds))
     return Way(texts, "mean") if settings.eps == math.inf else Way(texts, "transport", settings.eps)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ost.backbones.spec import CLIP_TEMPLATES, PLAIN_TEMPLATES
 from ost.errors import UsageError
 from ost.pages.environment import number
-from ost.recognition.match import similarity
+from ost.recognition.match import class_index, similarity
 from ost.types import Evidence, Kind, Thumbnails
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ def panel_of(prediction: Prediction, name: str, rival: str) -> Panel:
 
 def evidence_of(prediction: Prediction, name: str) -> Evidence:
     """Return the central view's evidence; mean-pool matching has similarities but no plan."""
-    if prediction.method != "mean":
+    if prediction.match != "mean":
         return prediction.plan(name)
-    a = prediction.head.names.index(name)
+    a = class_index(prediction.head, name)
     middle = prediction.central_view
     descriptors = prediction.head.kinds["name"]
     values = prediction.embeddings.values[middle : middle + 1]

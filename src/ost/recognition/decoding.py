@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ost.errors import OstError, UsageError, VideoError, internal_error
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.types import FrameEmbeddings, Frames, Preprocess, Sample, Seconds, Span, Thumbnails
 from ost.video.chunks import decode_chunks
 from ost.video.container import Cancelled
@@ -107,7 +107,7 @@ class Decoder:
     """
 
     preprocess: Preprocess
-    views: Views | FrameRate
+    views: Settings | FrameRate
     kept: Kept | None
     pictures: bool
     stop: Event
@@ -130,7 +130,7 @@ class Decoder:
             if isinstance(video, LiveFrames):
                 video.close()  # whoever pushes learns that nobody reads
 
-    def _whole(self, path: str, video: Source, views: Views) -> Unit:
+    def _whole(self, path: str, video: Source, views: Settings) -> Unit:
         if isinstance(video, LiveFrames):
             raise VideoError(
                 path, "a live source has no end over which to spread frames; read it at a frame rate"
@@ -238,7 +238,7 @@ def _span(given: tuple[str | Path, float, float | None]) -> Span:
 def decode_views(
     path: str | Path,
     preprocess: Preprocess,
-    views: Views,
+    views: Settings,
     stop: Event | None = None,
     part: Part | None = None,
 ) -> Frames:

@@ -46,6 +46,7 @@ def class_head(backbone: Backbone, pack: Pack, kinds: Sequence[Kind], *, cache: 
         head = ClassHead(pack.names, kinds_embedded, backbone.logit_scale, key, notices=notices)
         if cache:
             _write(path, head)
+    head = replace(head, labels=pack.labels)
     if (adapter := backbone.adapter) is None:
         return head
     return replace(head, hash=text_hash(head.hash, adapter.hash), learned=adapter.classes(pack.names))

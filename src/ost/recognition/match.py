@@ -3,7 +3,7 @@
     logits[b, a] = s * mean over kinds of (OT + pool),    OT = score(sim, eps), pool = score(sim, inf)
 
 with the kinds spatial and temporal (OST, CVPR 2024, section 3.3; the two terms add, so the effective
-scale is twice CLIP's). `method="mean"` is the matching of ViFi-CLIP: the raw embeddings of a clip's frames
+scale is twice CLIP's). `match="mean"` is the matching of ViFi-CLIP: the raw embeddings of a clip's frames
 averaged and normalised, against one prompt a class.
 
 A trained adapter moves the frame embeddings and adds w_a . mean_t(f_t) + b_a. That is the same matching in a wider
@@ -15,6 +15,7 @@ never includes what an adapter learned.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -22,8 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ost.catalog import did_you_mean
 from ost.errors import TransportError, UsageError
-from ost.recognition.settings import EPS, Method
+from ost.names import fold
+from ost.recognition.settings import EPS, Match
 from ost.transport import score
 from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, LearnedClasses, Scores
 
@@ -34,9 +37,10 @@ def match(
     frames: FrameEmbeddings,
     head: ClassHead,
     *,
-    method: Method = "ot",
+    match: Match = "ot",
     kinds: Sequence[Kind] = BOTH,
     eps: float = EPS,
+    method: Match | None = None,
 ) -> Scores:
     """Return the logits of B clips against A classes.
 
@@ -44,18 +48,22 @@ def match(
 
     Args:
         frames: embeddings of B clips of T frames.
-        head: A classes; for `method="mean"` it has the kind "name", else those in `kinds`.
-        method: "ot" or "mean".
+        head: A classes; for `match="mean"` it has the kind "name", else those in `kinds`.
+        match: "ot" or "mean".
         kinds: ("spatial", "temporal") or one of them alone.
         eps: entropic weight of the transport, in units of similarity; inf is the mean.
+        method: the former name of `match`.
 
     Raises:
         UsageError: the head lacks one of `kinds`, or the widths differ.
         TransportError: an embedding that is matched is not finite.
     """
-    needed: tuple[Kind, ...] = ("name",) if method == "mean" else tuple(kinds)
+    if method is not None:
+        warnings.warn("the argument method is now called match", DeprecationWarning, stacklevel=2)
+        match = method
+    needed: tuple[Kind, ...] = ("name",) if match == "mean" else tuple(kinds)
     _check(frames, head, needed)
-    if method == "mean":
+    if match == "mean":
         return Scores(head.logit_scale * _mean_pool(frames, head.kinds["name"]), head.names)
     learned = head.learned
     adapted_frames = frames if learned is None else adapted(frames, learned)
@@ -71,16 +79,21 @@ def explain(
 ) -> Evidence:
     """Return the similarities and transport plans of one clip and one class, for each kind of the head.
 
+    Args:
+        frames: embeddings of B clips of T frames.
+        head: A classes with descriptors.
+        name: the readable name or the label of a class, in any spelling.
+        clip: which of the B clips.
+        eps: entropic weight of the transport.
+
     Raises:
         UsageError: the head has no such class, or no descriptors to match.
     """
-    if name not in head.names:
-        raise UsageError(f"there is no class {name!r} among the {len(head.names)} that were recognised")
+    a = class_index(head, name)
     kinds: list[Kind] = [kind for kind in BOTH if kind in head.kinds]
     _check(frames, head, kinds or BOTH)
     learned = head.learned
     frames = frames if learned is None else adapted(frames, learned)
-    a = head.names.index(name)
     rows = frames.mask[clip] if frames.mask is not None else slice(None)
     similarities: dict[Kind, Tensor] = {}
     plans: dict[Kind, Tensor] = {}
@@ -95,7 +108,24 @@ def explain(
     logit = head.logit_scale * torch.stack(terms).mean().item()
     if learned is not None:
         logit = learned.temperature * logit + learned_logits(frames, learned)[clip, a].item()
-    return Evidence(name=name, texts=texts, similarity=similarities, plan=plans, logit=logit)
+    return Evidence(name=head.names[a], texts=texts, similarity=similarities, plan=plans, logit=logit)
+
+
+def class_index(head: ClassHead, name: str) -> int:
+    """Return the row of the class with this readable name or label, in any spelling; names win over labels.
+
+    Raises:
+        UsageError: the head has no such class.
+    """
+    for spellings in (head.names, head.labels):
+        if name in spellings:
+            return spellings.index(name)
+    key = fold(name)
+    for spellings in (head.names, head.labels):
+        if (row := next((a for a, known in enumerate(spellings) if fold(known) == key), None)) is not None:
+            return row
+    known = [*head.names, *head.labels]
+    raise UsageError(f"there is no class {name!r} among the {len(head.names)}{did_you_mean(name, known)}")
 
 
 def similarity(frames: Tensor, descriptors: Descriptors, classes: slice = slice(None)) -> Tensor:

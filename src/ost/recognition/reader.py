@@ -22,7 +22,7 @@ from ost.activity import activity
 from ost.backbones.base import Backbone
 from ost.errors import UsageError, VideoError
 from ost.recognition.decoding import Decoder, Kept, Reading, Source, Unit, failure
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.threads import DaemonPool
 from ost.types import FrameEmbeddings, Seconds
 from ost.video.live import LiveFrames
@@ -38,7 +38,7 @@ BATCH_FRAMES_ON_A_GPU = 1024
 def read_videos(
     backbone: Backbone,
     videos: Iterable[Source],
-    views: Views | FrameRate,
+    views: Settings | FrameRate,
     *,
     kept: Kept | None = None,
     thumbnails: bool = False,
@@ -71,7 +71,7 @@ def read_videos(
     Raises:
         UsageError: these weights have no such views.
     """
-    if isinstance(views, Views):
+    if isinstance(views, Settings):
         view_preprocess(backbone.preprocess, views.crops)  # refuses before anything is decoded
     threads = decoders or _decoders(backbone)
     at_once = 1 if isinstance(views, FrameRate) else batch_frames or _batch_frames(backbone)

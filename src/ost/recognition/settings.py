@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypedDict, cast, get_args
 
+from ost.catalog import did_you_mean
 from ost.errors import UsageError
 from ost.types import BOTH, Kind
 from ost.video.chunks import CHUNK_FRAMES, FPS
 from ost.video.decode import MIN_DECODED, Sampling
 from ost.video.sample import check_crops
 
-Method = Literal["ot", "mean"]
+Match = Literal["ot", "mean"]
 EPS = 0.1
-
-
-@dataclass(frozen=True)
-class Views:
-    """The settings that decide which frames of a video are embedded; see `Settings`."""
-
-    frames: int
-    clips: int = 1
-    crops: int = 1
-    sampling: Sampling = "uniform"
-    min_decoded: float = MIN_DECODED
 
 
 @dataclass(frozen=True)
@@ -46,6 +38,19 @@ class FrameRate:
             )
 
 
+class SettingsFields(TypedDict, total=False):
+    """The keywords of `Settings`, for functions that take some of them."""
+
+    frames: int
+    clips: int
+    crops: int
+    sampling: Sampling
+    min_decoded: float
+    match: Match
+    kinds: Kind | Sequence[Kind]
+    eps: float
+
+
 @dataclass(frozen=True)
 class Settings:
     """How videos are sampled and matched.
@@ -55,10 +60,13 @@ class Settings:
         clips, crops: views; clips shift the frames in time, 3 crops cover the long side, 5 are the corners and
             the centre, 10 those and their mirror images (not for classes that tell left from right).
         sampling: "uniform" (exact) or "keyframes" (fast on long files).
-        min_decoded: share of a file's frames that must decode.
-        method: "ot", or "mean" for ViFi-CLIP's mean-pool matching with one prompt a class.
-        kinds: descriptors to match, for "ot".
-        eps: entropic weight of the transport.
+        min_decoded: share of a file's frames that must decode, 0 to 1.
+        match: "ot", or "mean" for ViFi-CLIP's mean-pool matching with one prompt a class.
+        kinds: descriptors to match, for "ot": "spatial", "temporal" or both; a list or one of them is taken too.
+        eps: entropic weight of the transport, in units of similarity; inf is the mean.
+
+    Raises:
+        UsageError: a value is invalid.
     """
 
     frames: int = 32
@@ -66,27 +74,65 @@ class Settings:
     crops: int = 1
     sampling: Sampling = "uniform"
     min_decoded: float = MIN_DECODED
-    method: Method = "ot"
+    match: Match = "ot"
     kinds: tuple[Kind, ...] = BOTH
     eps: float = EPS
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.clips < 1:
-            raise UsageError(f"frames and clips must be at least 1, not {self.frames} and {self.clips}")
+        for name in ("frames", "clips", "crops"):
+            _check_count(name, getattr(self, name))
         check_crops(self.crops)
-        if self.method not in ("ot", "mean"):
-            raise UsageError(f"there is no matching {self.method!r}; use ot or mean")
-        if not self.kinds or not set(self.kinds) <= set(BOTH):
-            raise UsageError(f"kinds are spatial, temporal or both, not {', '.join(self.kinds) or 'none'}")
-        if not self.eps > 0:
-            raise UsageError(f"eps must be positive, not {self.eps}")
+        _check_choice("sampling", self.sampling, get_args(Sampling))
+        _check_choice("match", self.match, get_args(Match))
+        if not 0 <= _number("min_decoded", self.min_decoded) <= 1:
+            raise UsageError(f"min_decoded is a share from 0 to 1, not {self.min_decoded:g}")
+        if not _number("eps", self.eps) > 0:
+            raise UsageError(f"eps must be positive, not {self.eps:g}")
+        object.__setattr__(self, "kinds", _kinds(self.kinds))
+
+    def but(self, **changes: Any) -> Settings:
+        """Return a copy with some settings changed.
+
+        Raises:
+            UsageError: a setting is unknown, or a value is invalid.
+        """
+        if "method" in changes:
+            warnings.warn("the setting method is now called match", DeprecationWarning, stacklevel=3)
+            changes["match"] = changes.pop("method")
+        known = [item.name for item in fields(self)]
+        if unknown := next((name for name in changes if name not in known), None):
+            raise UsageError(f"there is no setting {unknown!r}{did_you_mean(unknown, known)}")
+        return replace(self, **changes)
 
     @property
-    def views(self) -> Views:
-        """Return the settings that decide which frames are embedded."""
-        return Views(self.frames, self.clips, self.crops, self.sampling, self.min_decoded)
+    def sampled(self) -> Settings:
+        """Return the settings that decide which frames are embedded, with all others at their defaults."""
+        return replace(self, match="ot", kinds=BOTH, eps=EPS)
 
     @property
-    def prompted(self) -> tuple[Kind, ...]:
-        """Return the kinds of prompts that the class head needs."""
-        return ("name",) if self.method == "mean" else self.kinds
+    def matched(self) -> tuple[Kind, ...]:
+        """Return the kinds of prompts that are matched, which the class head needs."""
+        return ("name",) if self.match == "mean" else self.kinds
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name} must be a whole number from 1, not {value!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} is {' or '.join(choices)}, not {value!r}")
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    return value
+
+
+def _kinds(given: object) -> tuple[Kind, ...]:
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not names or not all(name in BOTH for name in cast("Any", names)):
+        raise UsageError(f"kinds are spatial, temporal or both of them, not {given!r}")
+    return tuple(kind for kind in BOTH if kind in cast("Sequence[object]", names))

@@ -32,7 +32,7 @@ from ost.errors import VideoError, first_line
 from ost.files import atomic, text_hash
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import FrameRate, Views
+from ost.recognition.settings import FrameRate, Settings
 from ost.types import FrameEmbeddings, Sample, Seconds
 from ost.video.decode import decoding_version
 from ost.video.folder import frame_images
@@ -47,7 +47,7 @@ SMALL, MANY_SMALL = 8, 32  # clips of a small shard, and so many of them are joi
 
 
 def stored_embeddings(
-    backbone: Backbone, paths: Iterable[str | Path], views: Views
+    backbone: Backbone, paths: Iterable[str | Path], views: Settings
 ) -> Generator[FrameEmbeddings | VideoError]:
     """Embed the views of each video, reading cached embeddings where present.
 
@@ -87,8 +87,9 @@ class Store:
     longest ago goes when the cache reaches `ost.cache.size_limit`, and nothing that a run uses.
     """
 
-    def __init__(self, backbone: Backbone, views: Views | FrameRate) -> None:
-        key = text_hash(backbone.fingerprint, decoding_version(), str(views))
+    def __init__(self, backbone: Backbone, views: Settings | FrameRate) -> None:
+        sampled = views.sampled if isinstance(views, Settings) else views
+        key = text_hash(backbone.fingerprint, decoding_version(), str(sampled))
         self._folder = kind_folder("embeddings") / key
         self._device = backbone.device
         self._where: dict[str, tuple[Path, int]] = {}

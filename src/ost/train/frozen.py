@@ -13,7 +13,7 @@ from ost.backbones.load import load_backbone
 from ost.errors import OstError, VideoError
 from ost.ranks import Ranks
 from ost.recognition.embed import class_head
-from ost.recognition.settings import Views
+from ost.recognition.settings import Settings
 from ost.recognition.store import concatenate, stored_embeddings
 from ost.runs import WEIGHTS
 from ost.train.adapter import Examples, accuracy, fit_adapter, zero_shot_accuracy
@@ -99,7 +99,9 @@ class _EmbeddedClips:
 def _embed_clips(
     backbone: Backbone, clips: Labelled, config: TrainConfig, log: Log, done: int
 ) -> _EmbeddedClips:
-    results = stored_embeddings(backbone, clips.paths, Views(config.frames, min_decoded=config.min_decoded))
+    results = stored_embeddings(
+        backbone, clips.paths, Settings(config.frames, min_decoded=config.min_decoded)
+    )
     embedded = _EmbeddedClips()
     for i, (result, label) in enumerate(zip(results, clips.labels, strict=True), done + 1):
         if isinstance(result, VideoError):

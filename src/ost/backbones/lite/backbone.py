@@ -75,15 +75,24 @@ class LiteBackbone:
         """Return the tokens that MiniLM reads, and templates without a sentence around the descriptor."""
         return TextContext(LITE.context_length, self._text.count, PLAIN_TEMPLATES)
 
+    def to(self, device: str) -> LiteBackbone:
+        """Return the backbone itself, which runs on the CPU alone.
+
+        Raises:
+            UsageError: it is another device.
+        """
+        LITE.check(str(device), "auto")
+        return self
+
     def trainable(self) -> None:
         """Return None: the networks stay as their wheels hold them."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_frames(self, pixels: Tensor) -> Tensor:
         """Embed pixels [n, 3, 260, 260] as fp32 [n, 384], not normalised."""
         return self._class_mean(self._features([pixels]))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_clips(self, pixels: Tensor) -> FrameEmbeddings:
         """Embed pixels [V, T, 3, 260, 260] as [V, T, 384], with the features [V, T, 1280] before the classifier."""
         features = self._features(pixels).unflatten(0, pixels.shape[:2])
@@ -98,7 +107,7 @@ class LiteBackbone:
             )
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _part_features(self, pixels: Tensor) -> Tensor:
         return self._network.features(prepared(pixels, self.preprocess))
 

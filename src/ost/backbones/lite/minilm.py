@@ -80,7 +80,7 @@ class MiniLM:
             values[row] = embedded
         return values
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _embed(self, tokens: Tokens) -> Tensor:
         """Embed tokenized texts of ascending length as [n, 384]."""
         lengths = list(map(len, tokens))
