@@ -1,0 +1,91 @@
+"""The public API as a program uses it: types, a run, and the page that documents it."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import ost
+
+PROGRAM = Path(__file__).with_name("program.py")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server(tmp_path, bikes):
+    """A web server without range requests on this machine, and the clip that it serves."""
+    shutil.copy(bikes, tmp_path / "clip.mp4")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_program_of_thirty_lines_does_it_all(server, bikes):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:ost", PROGRAM, bikes, f"{server}/clip.mp4"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("memory gymnastics on the balance beam ")
+    assert set(re.findall(r"'([^']+)'", first)) == {"riding a bike", "BalanceBeam", "brush_hair"}
+    assert second == "riding a bike"
+    assert third == "10 1000 990 True"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_its_types_are_right(checker):
+    arguments = {
+        "mypy": ["-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary"],
+        "pyright": ["-m", "pyright", "--pythonpath", sys.executable],
+    }[checker]
+    done = subprocess.run(
+        [sys.executable, *arguments, PROGRAM], cwd=ROOT / "tests", capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def make_api():
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs/make_api.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_that_of_the_docstrings():
+    module = make_api()
+    page = module.PAGE.read_text(encoding="utf-8")
+    assert module.updated(page) == page, "run: python docs/make_api.py"
+    listed = {name for names in module.GROUPS.values() for name in names}
+    assert listed == set(ost.__all__)
+
+
+def test_the_examples_of_the_reference_run(tmp_path, bikes, monkeypatch, capsys):
+    shutil.copy(bikes, tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    page = make_api().PAGE.read_text(encoding="utf-8").partition("## Inputs")[0]
+    namespace = {}
+    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(example, "docs/api.md", "exec"), namespace)
+    assert (tmp_path / "why.html").exists()
+    printed = capsys.readouterr().out
+    assert "there is no such file" in printed and "FrameEmbeddings" not in printed
