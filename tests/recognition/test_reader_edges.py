@@ -1,6 +1,8 @@
 """The reader where inputs are late, endless, malformed or quiet, and where nobody waits for it any more."""
 
+import errno
 import gc
+import itertools
 import subprocess
 import sys
 import threading
@@ -8,13 +10,17 @@ import weakref
 
 import numpy as np
 import pytest
+from av.error import FFmpegError
 
 from ost.errors import VideoError
 from ost.recognition import decoding
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import MOST_UNITS, read_videos
 from ost.recognition.settings import FrameRate, Views
+from ost.recognition.store import Store
 from ost.types import Sample, Span
+from ost.video import chunks, container, decode
+from ost.video.container import READ_FAILED
 from ost.video.live import LiveFrames
 
 VIEWS = Views(4)
@@ -179,3 +185,26 @@ def test_a_live_source_that_has_ended_keeps_no_thread(make_backbone):
     for _ in read_videos(make_backbone(), sources(), FrameRate(), decoders=1):
         most = max(most, threading.active_count() - before)
     assert most < 10
+
+
+@pytest.mark.parametrize("views", [VIEWS, FrameRate(4, 10)])
+def test_what_a_failing_disk_cut_short_is_not_kept(make_backbone, bikes, monkeypatch, views):
+    backbone = make_backbone()
+
+    def read():
+        with Store(backbone, views) as store:
+            return list(read_videos(backbone, [bikes], views, kept=store))
+
+    def failing(*arguments):
+        yield from itertools.islice(container.demuxed(*arguments), 200)
+        raise FFmpegError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        for module in (chunks, decode):
+            patch.setattr(module, "demuxed", failing)
+        cut = read()
+    assert READ_FAILED in cut[-1].sample.notices and cut[-1].last
+    whole = read()
+    assert [r.sample for r in whole] == [r.sample for r in read_videos(backbone, [bikes], views)]
+    backbone.embed_clips = None
+    assert [r.sample for r in read()] == [r.sample for r in whole], "and the whole is kept"

@@ -294,29 +294,6 @@ def test_keyframes_of_a_part_lie_within_it_and_within_the_file(tmp_path):
     assert all(11 <= seconds < 13 for seconds in few.times)
 
 
-@pytest.mark.parametrize("name", ["ETIMEDOUT", "ESTALE"])
-def test_a_file_that_cannot_be_reached_is_no_file_that_ends(tmp_path, monkeypatch, name):
-    import errno
-
-    from av.error import FFmpegError
-
-    from ost.video import container as opening
-    from ost.video import decode as whole
-
-    path = video(tmp_path / "a.mp4", 300)
-    demuxed = opening.demuxed
-
-    def broken(*arguments):
-        yield from itertools.islice(demuxed(*arguments), 200)
-        raise FFmpegError(getattr(errno, name), "gone")
-
-    monkeypatch.setattr(module, "demuxed", broken)
-    monkeypatch.setattr(whole, "demuxed", broken)
-    for read in (lambda: list(decode_chunks(path, fps=25)), lambda: decode(path)):
-        with pytest.raises(VideoError, match="it is not a video that can be read"):
-            read()
-
-
 def test_a_clock_that_falls_back_begins_again_and_is_said():
     live = LiveFrames("camera")
     chunks = reading(live, fps=8.0, frames=20)

@@ -17,7 +17,7 @@ from ost.errors import OstError, UsageError, VideoError, internal_error
 from ost.recognition.settings import FrameRate, Views
 from ost.types import FrameEmbeddings, Frames, Preprocess, Sample, Seconds, Span, Thumbnails
 from ost.video.chunks import decode_chunks
-from ost.video.container import Cancelled
+from ost.video.container import READ_FAILED, Cancelled
 from ost.video.decode import decode
 from ost.video.live import LiveFrames
 from ost.video.sample import Part
@@ -147,7 +147,7 @@ class Decoder:
                 unit.found = replace(found, path=path)
                 return unit
             frames = decode_views(file, self.preprocess, views, self.stop, part)
-            unit.identity = self._unchanged(unit.identity, file, part)
+            unit.identity = self._cacheable(unit.identity, frames, file, part)
         unit.thumbnails = thumbnails(frames) if self.pictures else None
         unit.sample, unit.decoding = frames.sample, frames.seconds
         if found is not None:
@@ -185,13 +185,15 @@ class Decoder:
         for chunk, (frames, last) in enumerate(chunks, number):
             pixels = view_pixels(frames, self.preprocess)
             if not isinstance(video, LiveFrames):
-                identity = self._unchanged(identity, *_file_and_part(video))
+                identity = self._cacheable(identity, frames, *_file_and_part(video))
             yield Unit(path, last, identity, chunk, pixels, frames.sample, decoding=frames.seconds)
 
-    def _unchanged(self, identity: str | None, file: str | Path, part: Part | None) -> str | None:
-        """Return the identity if the file did not change while it was decoded, else None."""
+    def _cacheable(
+        self, identity: str | None, frames: Frames, file: str | Path, part: Part | None
+    ) -> str | None:
+        """Return the identity if the file was read well and did not change while it was decoded, else None."""
         same = self.kept is not None and identity == self.kept.identity(file, part)
-        return identity if same else None
+        return identity if same and READ_FAILED not in frames.notices else None
 
 
 def path_of(video: object) -> str:

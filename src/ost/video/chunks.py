@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
-from ost.video.container import demuxed, good_frames, header_seconds, opened, unless_stopped
+from ost.video.container import READ_FAILED, demuxed, good_frames, header_seconds, opened, unless_stopped
 from ost.video.picture import SIZES_CHANGE, Converter, stacked
 from ost.video.place import is_folder, located
 from ost.video.sample import ROUNDING, Part, check_part, is_within, nothing_within
@@ -89,7 +89,7 @@ def decode_chunks(
     if not taken:
         raise VideoError(name, nothing_within((start, end), decoder.seconds))
     if buffer.times:
-        yield Chunk(buffer.frames(decoder.notices() if end is None else ()), last=True)
+        yield Chunk(buffer.frames(decoder.notices(whole=end is None)), last=True)
 
 
 class Instants:
@@ -148,6 +148,7 @@ class _TimedDecoder:
         self.seconds = self.end = self.claimed = 0.0
         self.rounding = ROUNDING
         self._lacks_times = False
+        self._io_errors: list[str] = []
 
     def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
         """Yield (seconds, frame) from a frame before `start` or the first on; seek where the file has an index."""
@@ -182,14 +183,17 @@ class _TimedDecoder:
                     return
         yield from self.frames(0.0)  # every seek landed after the start
 
-    def notices(self) -> tuple[str, ...]:
-        """Return the notices of a file that was read to its end."""
-        if max(self.seconds, self.end) >= LEAST_SHARE * self.claimed - 1:
-            return ()
-        return (f"its pictures end at {self.seconds:.1f} s, and its header gives {self.claimed:.1f} s",)
+    def notices(self, *, whole: bool) -> tuple[str, ...]:
+        """Return the notices of a file that was read, as a whole up to its end."""
+        notices = (READ_FAILED,) if self._io_errors else ()
+        if whole and max(self.seconds, self.end) < LEAST_SHARE * self.claimed - 1:
+            length = f"its pictures end at {self.seconds:.1f} s, and its header gives {self.claimed:.1f} s"
+            notices = (*notices, length)
+        return notices
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        return good_frames(unless_stopped(self.name, self._packets(container, stream), self.stop))
+        packets = unless_stopped(self.name, self._packets(container, stream), self.stop)
+        return good_frames(packets, self._io_errors)
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         """Yield packets, and note whether one has no time: the decoder then only guesses the times of frames."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 T = TypeVar("T")
+READ_FAILED = "reading it failed midway (input/output error), so frames may be missing"  # a notice
 PASSING = (  # errno of a network mount that is unreachable or slow
     *(errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV),
@@ -95,7 +96,7 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet
         return
 
 
-def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+def good_frames(packets: Iterator[Packet[VideoStream]], io_errors: list[str]) -> Iterator[VideoFrame]:
     """Yield frames in presentation order, without broken packets and frames marked corrupt.
 
     Raises:
@@ -107,16 +108,21 @@ def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         for packet in packets:
             yield from decode_packet(packet)
     except FFmpegError as error:
-        if is_passing(error):
-            raise
-        return
+        treat_as_end(error, io_errors)
 
 
-def is_passing(error: FFmpegError) -> bool:
-    """Return whether an error comes from reaching the file (a network mount, an interrupt), not from the file."""
+def treat_as_end(error: FFmpegError, io_errors: list[str]) -> None:
+    """Treat an error as the end of the file, and add it to `io_errors` where the disk may be failing.
+
+    Raises:
+        FFmpegError: the error comes from reaching the file (a network mount, an interrupt), not from the file.
+    """
     from av.error import ExitError
 
-    return isinstance(error, ExitError) or error.errno in PASSING
+    if isinstance(error, ExitError) or error.errno in PASSING:
+        raise error
+    if error.errno == errno.EIO:  # FFmpeg may report a truncated file so, too
+        io_errors.append(str(error))
 
 
 def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:

@@ -24,15 +24,16 @@ from ost.archives import Member
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import (
+    READ_FAILED,
     decode_packet,
     demuxed,
     frame_times,
     good_frames,
     header_seconds,
-    is_passing,
     keyframe_packet,
     opened,
     packets_from,
+    treat_as_end,
     unless_stopped,
 )
 from ost.video.picture import SIZES_CHANGE, Converter, stacked
@@ -162,6 +163,7 @@ class _Reader:
         self.place = place
         self.min_decoded = min_decoded
         self.convert = Converter(name, preprocess)
+        self.io_errors: list[str] = []
 
     def uniform(self, pick: Pick) -> Frames:
         """Sample exactly: by seeking where a long file is sampled sparsely, else by decoding in sequence."""
@@ -230,7 +232,10 @@ class _Reader:
             packet = keyframe_packet(container, stream, start + int(seconds / base))
             # Drained at once: with B-frames the decoder would wait for more packets.
             frames = [*decode_packet(packet), *stream.codec_context.decode(None)] if packet else []
-        except (FFmpegError, OverflowError):
+        except FFmpegError as error:
+            treat_as_end(error, self.io_errors)
+            return None
+        except OverflowError:
             return None
         for frame in frames:
             if not frame.is_corrupt and frame.pts is not None:
@@ -256,8 +261,7 @@ class _Reader:
                         if packet.is_keyframe and packet.pts is not None:
                             keyframes.append(packet.pts)
             except FFmpegError as error:
-                if is_passing(error):
-                    raise
+                treat_as_end(error, self.io_errors)
                 broken_off = True
             broken_off = broken_off or _ends_early(container, ends)
             claimed = _header_frames(container, stream) if broken_off else 0
@@ -275,7 +279,8 @@ class _Reader:
         pts: list[int | None] = []
         with opened(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
-            for i, frame in enumerate(good_frames(self._unless_stopped(demuxed(container, stream)))):
+            packets = self._unless_stopped(demuxed(container, stream))
+            for i, frame in enumerate(good_frames(packets, self.io_errors)):
                 pts.append(frame.pts)
                 if i in sampled:
                     converted[i] = self.convert(frame)
@@ -293,13 +298,20 @@ class _Reader:
                 keyframe = index.keyframes[bisect_right(index.keyframes, index.pts[i]) - 1]
                 first = bisect_left(index.pts, keyframe)
                 if first > position:
-                    frames = enumerate(_frames_from(container, stream, keyframe), start=first)
+                    frames = enumerate(self._frames_from(container, stream, keyframe), start=first)
                 sought = next((frame for j, frame in self._unless_stopped(frames) if j == i), None)
                 if sought is None or sought.pts != index.pts[i]:
                     return {}
                 position = i
                 pictures[i] = _Picture(self.convert(sought), times[i])
         return pictures
+
+    def _frames_from(
+        self, container: InputContainer, stream: VideoStream, keyframe: int
+    ) -> Iterator[VideoFrame]:
+        """Return frames from a keyframe on, without those that are decoded after it but shown before it."""
+        frames = good_frames(packets_from(container, stream, keyframe), self.io_errors)
+        return (frame for frame in frames if frame.pts is None or frame.pts >= keyframe)
 
     def _unless_stopped(self, steps: Iterator[T]) -> Iterator[T]:
         return unless_stopped(self.name, steps, self.stop)
@@ -322,6 +334,8 @@ class _Reader:
     def _frames(self, pictures: list[_Picture], decoded: int, notices: tuple[str, ...]) -> Frames:
         if len({picture.pixels.shape for picture in pictures}) > 1:
             notices = (*notices, SIZES_CHANGE)
+        if self.io_errors:
+            notices = (*notices, READ_FAILED)
         return Frames(
             pixels=stacked([picture.pixels for picture in pictures]),
             times=tuple(round(picture.seconds, 4) for picture in pictures),
@@ -354,9 +368,3 @@ def _header_frames(container: InputContainer, stream: VideoStream) -> int:
     if stream.frames or "matroska" not in container.format.name:
         return stream.frames
     return round(header_seconds(container, stream) * float(stream.average_rate or 0))
-
-
-def _frames_from(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
-    """Return frames from a keyframe on, without those that are decoded after it but shown before it."""
-    frames = good_frames(packets_from(container, stream, keyframe))
-    return (frame for frame in frames if frame.pts is None or frame.pts >= keyframe)
