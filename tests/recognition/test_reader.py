@@ -159,16 +159,6 @@ def test_wrong_settings_are_wrong_use_and_no_failure_of_videos(make_backbone, vi
         next(read_videos(make_backbone(), videos, Views(4, sampling="odd")))
 
 
-def test_an_iterable_that_fails_is_the_callers_error(make_backbone, videos):
-    def failing():
-        yield videos[0]
-        raise ZeroDivisionError
-
-    results = read_videos(make_backbone(), failing(), VIEWS)
-    with pytest.raises(ZeroDivisionError):
-        list(results)
-
-
 def test_closing_ends_the_decoders_at_their_next_packet(make_backbone, videos, monkeypatch):
     from ost.video import decode as module
 

@@ -60,6 +60,30 @@ def test_answers_come_before_more_videos_are_asked_for(make_backbone, videos):
         assert len(asked) == answers + 1
 
 
+@pytest.mark.parametrize("settings", [{}, {"decoders": 2}, {"batch_frames": 1000}, {"ahead": 0}], ids=str)
+@pytest.mark.parametrize("count", [0, 3])
+def test_an_iterable_that_fails_loses_no_answer_and_is_the_callers_error(
+    make_backbone, videos, settings, count
+):
+    error, asked = ZeroDivisionError("the list breaks off"), []
+
+    class Failing:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            asked.append(len(asked))
+            if len(asked) > count:
+                raise error
+            return videos[asked[-1]]
+
+    results = read_videos(make_backbone(), Failing(), VIEWS, **settings)
+    assert [next(results).path for _ in range(count)] == [str(video) for video in videos[:count]]
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(results)
+    assert caught.value is error and len(asked) == count + 1, "and it is not asked again"
+
+
 @pytest.mark.parametrize(
     "part",
     [("a.mp4", None, 10.0), ("a.mp4", "soon", None), ("a.mp4", 1.0), ("a.mp4", 1, 2, 3), (), None],

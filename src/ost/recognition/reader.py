@@ -70,6 +70,7 @@ def read_videos(
 
     Raises:
         UsageError: these weights have no such views.
+        Exception: what `videos` raises, after the results of the videos before.
     """
     if isinstance(views, Views):
         view_preprocess(backbone.preprocess, views.crops)  # refuses before anything is decoded
@@ -132,6 +133,7 @@ class _Reader:
     ahead: int
     batch_frames: int
     coming: deque[_Decoding] = field(default_factory=deque["_Decoding"])
+    input_error: Exception | None = None  # what the iterable of videos raised
 
     def close(self) -> None:
         """Stop the decoder threads."""
@@ -164,12 +166,18 @@ class _Reader:
                 batch = []
             # After the answers: an iterable may give its next video late.
             self._submit(videos)
+        if self.input_error is not None:
+            raise self.input_error
 
     def _submit(self, videos: Iterator[Source]) -> None:
         """Submit videos until `ahead` are in progress or `AHEAD_BYTES` of pixels wait for the towers."""
         waiting = sum(decoding.waiting_bytes for decoding in self.coming)
-        while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES:
-            video = next(videos, _NONE_LEFT)
+        while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES and self.input_error is None:
+            try:
+                video = next(videos, _NONE_LEFT)
+            except Exception as error:  # raised once the videos before have their results
+                self.input_error = error
+                return
             if isinstance(video, _NoneLeft):
                 return
             pool = self.pool
