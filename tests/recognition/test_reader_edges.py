@@ -86,13 +86,17 @@ def test_an_iterable_that_fails_loses_no_answer_and_is_the_callers_error(
 
 @pytest.mark.parametrize(
     "part",
-    [("a.mp4", None, 10.0), ("a.mp4", "soon", None), ("a.mp4", 1.0), ("a.mp4", 1, 2, 3), (), None],
-    ids=str,
+    [
+        *(("a.mp4", None, 10.0), ("a.mp4", "soon", None), ("a.mp4", 10**400, None), ("a.mp4", 1.0)),
+        *(("a.mp4", 1, 2, 3), (None, 0, 1), (5, 0, 1), (b"a.mp4", 0, 1), (), None),
+    ],
+    ids=lambda part: str(part)[:20],
 )
 def test_what_is_no_video_is_a_failure_of_its_own(make_backbone, videos, part):
     first, refused, last = read_videos(make_backbone(), [videos[0], part, videos[1]], VIEWS)
     assert isinstance(first, Reading) and isinstance(last, Reading)
     assert isinstance(refused, VideoError) and "internal error" not in refused.cause
+    assert refused.path == str(part), "the value is shown"
 
 
 def test_parts_have_names_of_their_own():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -224,7 +224,7 @@ def _file_and_part(
     return span.video, (span.start, span.end)
 
 
-def _span(given: tuple[str | Path, float, float | None]) -> Span:
+def _span(given: tuple[Any, ...]) -> Span:
     """Parse and check a part.
 
     Raises:
@@ -232,9 +232,12 @@ def _span(given: tuple[str | Path, float, float | None]) -> Span:
     """
     try:
         video, start, end = given
-        return Span(video, float(start), None if end is None else float(end))
-    except (TypeError, ValueError):
+        span = Span(video, float(start), None if end is None else float(end))
+    except (TypeError, ValueError, OverflowError):
         raise VideoError(given, "a part is (video, start, end) in seconds, where end may be None") from None
+    if not isinstance(video, str | os.PathLike):
+        raise VideoError(given, f"the video of a part is a path, not a {type(video).__name__}")
+    return span
 
 
 def decode_views(
