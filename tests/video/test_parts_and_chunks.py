@@ -61,12 +61,18 @@ def test_a_part_of_keyframes_lies_in_the_part(tmp_path):
         ((-1.0, 3.0), "a part from -1 to 3 seconds is not one"),
         ((math.nan, None), "a part from nan to the end seconds is not one"),
         ((90.0, None), "it has no frame from 90 to the end seconds; its last is at 1.56"),
+        ((1e15, None), "it has no frame from 1e+15 to the end seconds; its last is at 1.56"),
+        ((1e300, 2e300), "it has no frame from 1e+300 to 2e+300 seconds; its last is at 1.56"),
         ((1.001, 1.002), "it has no frame from 1.001 to 1.002 seconds"),
     ],
 )
-def test_a_part_that_is_not_there_is_one_sentence(tmp_path, part, cause):
-    path = video(tmp_path / "a.mp4")
-    for refused in (lambda: decode(path, part=part), lambda: list(decode_chunks(path, fps=25, part=part))):
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv", "a.ts"])
+def test_a_part_that_is_not_there_is_one_sentence(tmp_path, name, part, cause):
+    path = video(tmp_path / name)
+    for refused in (
+        lambda: decode(path, part=part),
+        lambda: list(decode_chunks(path, fps=25, part=part)),
+    ):
         with pytest.raises(VideoError) as error:
             refused()
         assert error.value.cause == cause

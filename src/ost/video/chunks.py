@@ -30,6 +30,9 @@ CHUNK_FRAMES = 128
 MOST_ROUNDING = 0.0005  # seconds, half a millisecond
 # Seconds before a part to seek to; the next is tried where seeking lands after the start of the part.
 SEEK_LEADS = (0, 5, 30)
+FURTHEST_SEEK = (
+    1e9  # seconds; more would not fit FFmpeg's 64 bits, and what comes later is reached by decoding on
+)
 LEAST_SHARE = 0.95  # of the header's duration; a file whose pictures end earlier gets a notice
 
 
@@ -171,7 +174,8 @@ class _TimedDecoder:
                 yield from self._with_times(chain([first], frames), stream, origin)
                 return
             for lead in SEEK_LEADS:
-                container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
+                target = min(max(0.0, start - lead), FURTHEST_SEEK)
+                container.seek(origin + int(target / base), stream=stream, backward=True)
                 frames = self._decoded(container, stream)
                 sought = next(frames, None)
                 if (
