@@ -379,3 +379,11 @@ def test_thumbnails_are_made_where_they_are_asked_for(make_backbone, videos):
     assert without.thumbnails is None and len(found.thumbnails.files) == 4
     assert found.thumbnails.aspect == pytest.approx(1.5)
     assert all(file.startswith(b"\xff\xd8\xff") for file in found.thumbnails.files)
+
+
+def test_chunks_have_thumbnails_of_all_their_frames(make_backbone, film):
+    live = LiveFrames("camera")
+    live.push(np.zeros((16, 24, 3), np.uint8))
+    live.close()
+    results = list(read_videos(make_backbone(), [film, live], FrameRate(5, 20), thumbnails=True))
+    assert [len(result.thumbnails.files) for result in results] == [20, 20, 10, 1]

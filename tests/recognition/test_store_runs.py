@@ -100,6 +100,16 @@ def test_what_is_kept_is_decoded_for_thumbnails_and_not_embedded_again(make_back
     assert torch.equal(first.embeddings.values, second.embeddings.values)
 
 
+def test_chunks_that_are_kept_are_decoded_for_thumbnails_and_not_embedded_again(make_backbone, bikes):
+    backbone, rate = counting(make_backbone()), FrameRate(4, 10)
+    fresh, again = read(backbone, [bikes], rate), read(backbone, [bikes], rate, thumbnails=True)
+    assert backbone.seen == len(fresh) == 4
+    for one, other in zip(fresh, again, strict=True):
+        assert (one.sample, one.chunk, one.last) == (other.sample, other.chunk, other.last)
+        assert torch.equal(one.embeddings.values, other.embeddings.values)
+        assert len(other.thumbnails.files) == len(other.sample.times)
+
+
 WRITER = """
 import sys, time
 from pathlib import Path

@@ -58,7 +58,8 @@ def read_videos(
             decoded with these views, or a live source; taken as they are needed, so that there may be endlessly many.
         views: what to look at: views of the whole, or frames at a rate.
         kept: readings of earlier runs; videos that it has are not decoded.
-        thumbnails: make pictures of the middle clip's frames; videos that are kept are decoded for them.
+        thumbnails: make pictures of the frames of the middle clip, or of the chunk; videos that are kept are decoded
+            for them.
         decoders: threads that decode; by default as many as the towers leave room for.
         ahead: videos that are taken before the answer to the one before them is given; by default as many as there
             are decoders. 0 suits an iterable that waits for the answer, or gives videos as they come.
