@@ -101,9 +101,10 @@ class LiveFrames:
         Where the towers are slower than the source, chunks grow to their limit, and then frames are dropped.
         """
         with self._change:  # thin out frames that were pushed before the rate was known
-            self._instants = Instants(fps)
-            self._waiting = deque(item for item in self._waiting if self._instants.reached(item[1]))
-        dropped_before = 0
+            pushed_last, self._last, self._instants = self._last, -math.inf, Instants(fps)
+            self._waiting = deque(item for item in self._waiting if self._is_due(item[1]))
+            self._last, dropped_before = pushed_last, self.dropped
+        notices = (f"{dropped_before} frames were dropped before reading began",) if dropped_before else ()
         try:
             while True:
                 with self._change:
@@ -115,10 +116,12 @@ class LiveFrames:
                     dropped, dropped_before = self.dropped - dropped_before, self.dropped
                     fell_back, self._fell_back = self._fell_back, False
                     self._change.notify_all()
-                notices = (f"{dropped} frames were dropped, as the towers were busy",) if dropped else ()
+                if dropped:
+                    notices = (*notices, f"{dropped} frames were dropped, as the towers were busy")
                 if fell_back:
                     notices = (*notices, "the clock of the source fell back")
                 yield Chunk(self._frames(taken, preprocess, notices), last=False)
+                notices = ()
         finally:
             self.close()
 
