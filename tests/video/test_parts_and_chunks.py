@@ -209,6 +209,17 @@ def test_parts_side_by_side_share_no_frame(tmp_path):
     assert numbers(decode(path, frames=3, part=(0, border))) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
+def test_a_part_may_start_and_end_at_any_time_that_was_reported(tmp_path, name):
+    path = video(tmp_path / name, 60, rate=30)
+    whole = decode(path, pick=lambda n: list(range(n)))
+    for i in range(0, 59, 7):
+        part = (whole.times[i], whole.times[i + 1])
+        assert numbers(decode(path, frames=1, part=part)) == [i]
+        assert joined(decode_chunks(path, fps=1000, part=part))[0] == [i]
+        assert joined(decode_chunks(path, fps=1000, part=(part[0], None)))[0] == list(range(i, 60))
+
+
 def test_keyframes_of_a_part_lie_within_it_and_within_the_file(tmp_path):
     path = video(tmp_path / "a.mp4", 1100, gop=250, bframes=0)  # one in 10 seconds
     found = decode(path, frames=4, sampling="keyframes", part=(12.0, 35.0))

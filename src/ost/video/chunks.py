@@ -16,7 +16,7 @@ from ost.types import Frames, Preprocess
 from ost.video.container import READ_FAILED, demuxed, good_frames, header_seconds, opened, unless_stopped
 from ost.video.picture import SIZES_CHANGE, Converter, stacked
 from ost.video.place import is_folder, located
-from ost.video.sample import ROUNDING, Part, check_part, is_within, nothing_within
+from ost.video.sample import ROUNDING, Part, check_part, is_before, is_within, nothing_within, reported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ def decode_chunks(
     convert, decoder = Converter(name, preprocess), _TimedDecoder(name, place, stop or (lambda: False))
     buffer, instants, taken = _ChunkBuffer(name, chunk_frames), Instants(fps), 0
     for seconds, frame in decoder.frames(start):
-        if end is not None and seconds >= end - ROUNDING:
+        if end is not None and not is_before(seconds, end):
             break
         if not instants.reached(seconds, decoder.rounding) or not is_within(seconds, (start, end)):
             continue
@@ -124,7 +124,7 @@ class _ChunkBuffer:
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Add a frame."""
         self.pictures.append(picture)
-        self.times.append(round(seconds, 4))
+        self.times.append(reported(seconds))
 
     def frames(self, notices: tuple[str, ...] = ()) -> Frames:
         """Return the collected frames, and start the next chunk."""
@@ -181,7 +181,7 @@ class _TimedDecoder:
                 if (
                     sought is not None
                     and sought.pts is not None
-                    and float((sought.pts - origin) * base) < start - ROUNDING
+                    and is_before(float((sought.pts - origin) * base), start)
                 ):
                     yield from self._with_times(chain([sought], frames), stream, origin)
                     return

@@ -38,7 +38,15 @@ from ost.video.container import (
 )
 from ost.video.picture import SIZES_CHANGE, Converter, stacked
 from ost.video.place import is_folder, located
-from ost.video.sample import Part, check_part, indices_within, is_within, nothing_within, test_indices
+from ost.video.sample import (
+    Part,
+    check_part,
+    indices_within,
+    is_within,
+    nothing_within,
+    reported,
+    test_indices,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -48,7 +56,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Sampling = Literal["uniform", "keyframes"]
 Pick = Callable[[int], list[int]]
-VERSION = "2"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
+VERSION = "3"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
 SAMPLINGS = ("uniform", "keyframes")
 MIN_DECODED = 0.5
 SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: that is as fast, and always exact
@@ -338,7 +346,7 @@ class _Reader:
             notices = (*notices, READ_FAILED)
         return Frames(
             pixels=stacked([picture.pixels for picture in pictures]),
-            times=tuple(round(picture.seconds, 4) for picture in pictures),
+            times=tuple(reported(picture.seconds) for picture in pictures),
             path=self.name,
             decoded=decoded,
             notices=notices,

@@ -15,6 +15,7 @@ from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 from ost.video.chunks import Chunk, Instants
 from ost.video.picture import SIZES_CHANGE, check_size, scaled_rgb, stacked
+from ost.video.sample import reported
 
 Drop = Literal["oldest", "newest", "none"]
 DROPS = ("oldest", "newest", "none")
@@ -137,7 +138,7 @@ class LiveFrames:
         if len({pixels.shape for pixels, _ in taken}) > 1:
             notices = (*notices, SIZES_CHANGE)
         pictures = stacked([scaled_rgb(pixels, preprocess) for pixels, _ in taken])
-        times = tuple(round(seconds, 4) for _, seconds in taken)
+        times = tuple(reported(seconds) for _, seconds in taken)
         return Frames(
             pictures,
             times,
