@@ -70,6 +70,7 @@ def test_a_part_that_is_not_there_is_one_sentence(tmp_path, name, part, cause):
     path = video(tmp_path / name)
     for refused in (
         lambda: decode(path, part=part),
+        lambda: decode(path, part=part, sampling="keyframes"),
         lambda: list(decode_chunks(path, fps=25, part=part)),
     ):
         with pytest.raises(VideoError) as error:

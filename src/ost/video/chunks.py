@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
-from ost.video.container import READ_FAILED, demuxed, good_frames, header_seconds, opened, unless_stopped
+from ost.video.container import (
+    FURTHEST_SEEK,
+    READ_FAILED,
+    demuxed,
+    good_frames,
+    header_seconds,
+    opened,
+    unless_stopped,
+)
 from ost.video.picture import SIZES_CHANGE, Converter, stacked
 from ost.video.place import is_folder, located
 from ost.video.sample import ROUNDING, Part, check_part, is_before, is_within, nothing_within, reported
@@ -30,9 +38,6 @@ CHUNK_FRAMES = 128
 MOST_ROUNDING = 0.0005  # seconds, half a millisecond
 # Seconds before a part to seek to; the next is tried where seeking lands after the start of the part.
 SEEK_LEADS = (0, 5, 30)
-FURTHEST_SEEK = (
-    1e9  # seconds; more would not fit FFmpeg's 64 bits, and what comes later is reached by decoding on
-)
 LEAST_SHARE = 0.95  # of the header's duration; a file whose pictures end earlier gets a notice
 
 

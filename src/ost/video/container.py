@@ -33,6 +33,7 @@ MAX_THREADS = 8  # each holds frames of its own
 STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
 # Seeking in containers without an index (MPEG) misses the keyframe: search from that many seconds before it.
 LEADS = (0, 5, 30)
+FURTHEST_SEEK = 1e9  # seconds, which fit FFmpeg's 64 bits; what comes later is reached by decoding on
 # Formats that open other files or addresses, and formats that render text as pictures.
 PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
 TEXTS = "tty bin xbin adf idf"

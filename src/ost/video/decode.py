@@ -24,6 +24,7 @@ from ost.archives import Member
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import (
+    FURTHEST_SEEK,
     READ_FAILED,
     decode_packet,
     demuxed,
@@ -43,7 +44,6 @@ from ost.video.sample import (
     check_part,
     indices_within,
     is_within,
-    nothing_within,
     reported,
     test_indices,
 )
@@ -202,15 +202,22 @@ class _Reader:
         """Sample approximately: read one keyframe for each sampled time, and nothing else of the file."""
         ticks = test_indices(1_000_000, frames, clips)
         with opened(self.name, self.place) as (container, stream):
-            start, end = self._time_range(header_seconds(container, stream))
+            start, end = self.part or (0.0, None)
+            end = FURTHEST_SEEK if end is None else min(end, FURTHEST_SEEK)
+            first, last = (self._keyframe_at(container, stream, seconds) for seconds in (0.0, end))
+            # AVI with B-frames starts a frame after its start time.
+            shift = 0.0 if first is None else first.seconds
+            # The header of a joined or broken file may state too short a length.
+            length = max(header_seconds(container, stream), 0.0 if last is None else last.seconds - shift)
+            end = min(end, length)
             pictures = [
-                self._keyframe_at(container, stream, start + t * (end - start) / 1e6)
-                for t in self._unless_stopped(iter(ticks))
+                self._keyframe_at(container, stream, start + t * (end - start) / 1e6, shift)
+                for t in self._unless_stopped(iter(ticks if start < end else ()))
             ]
         decoded = {i: picture for i, picture in enumerate(pictures) if picture is not None}
         usable = {i: p for i, p in decoded.items() if self.part is None or is_within(p.seconds, self.part)}
         distinct = len({picture.seconds for picture in usable.values()})
-        if distinct < min(2, len(pictures)):
+        if distinct < min(2, len(ticks)):
             sampled = self.uniform(partial(test_indices, frames=frames, clips=clips))
             where = "no two keyframes" if self.part is None else "no two keyframes of the part"
             notice = f"{where} could be sought, so it was sampled uniformly"
@@ -224,20 +231,18 @@ class _Reader:
             notices = (*notices, f"only {distinct} different keyframes for {len(pictures)} frames")
         return self._frames([usable[_nearest(i, usable)] for i in range(len(pictures))], distinct, notices)
 
-    def _time_range(self, length: float) -> tuple[float, float]:
-        """Return the (start, end) in seconds to sample from a file of that length."""
-        start, end = self.part or (0.0, None)
-        if start >= length > 0:
-            raise VideoError(self.name, nothing_within((start, end), length))
-        return start, min(length, math.inf if end is None else end)
+    def _keyframe_at(
+        self, container: InputContainer, stream: VideoStream, seconds: float, shift: float = 0.0
+    ) -> _Picture | None:
+        """Return the keyframe at or before that time; None if there is none or it does not decode.
 
-    def _keyframe_at(self, container: InputContainer, stream: VideoStream, seconds: float) -> _Picture | None:
-        """Return the keyframe at or before that time; None if there is none or it does not decode."""
+        Times count from `shift` seconds after the start time of the stream.
+        """
         from av.error import FFmpegError
 
         start, base = stream.start_time or 0, stream.time_base or Fraction(1)
         try:
-            packet = keyframe_packet(container, stream, start + int(seconds / base))
+            packet = keyframe_packet(container, stream, start + int((seconds + shift) / base))
             # Drained at once: with B-frames the decoder would wait for more packets.
             frames = [*decode_packet(packet), *stream.codec_context.decode(None)] if packet else []
         except FFmpegError as error:
@@ -247,7 +252,7 @@ class _Reader:
             return None
         for frame in frames:
             if not frame.is_corrupt and frame.pts is not None:
-                return _Picture(self.convert(frame), float((frame.pts - start) * base))
+                return _Picture(self.convert(frame), float((frame.pts - start) * base) - shift)
         return None
 
     def _read_index(self) -> _Index:
