@@ -12,11 +12,30 @@ import ost
 PAGE = Path(__file__).with_name("api.md")
 BEGIN, END = "<!-- written by docs/make_api.py: begin -->", "<!-- end -->"
 GROUPS = {
-    "Recognise": ["load", "pack", "Recognizer", "Settings", "Prediction", "ClassScore", "Reading", "to_table", "save_page"],
-    "The method as parts": ["decode", "match", "score", "explain", "Evidence", "Scores", "ClassHead", "FrameEmbeddings"],
+    "Recognise": [
+        "load",
+        "pack",
+        "Recognizer",
+        "Settings",
+        "Prediction",
+        "ClassScore",
+        "Reading",
+        "to_table",
+        "save_page",
+    ],
+    "The method as parts": [
+        "decode",
+        "match",
+        "score",
+        "explain",
+        "Evidence",
+        "Scores",
+        "ClassHead",
+        "FrameEmbeddings",
+    ],
     "Frames and packs": ["Frames", "Frame", "FrameSequence", "Pack", "describe", "Written"],
     "Errors": ["OstError", "UsageError", "VideoError", "PackError", "WeightsError", "TransportError"],
-}  # fmt: skip
+}
 
 
 def reference() -> str:
@@ -46,7 +65,11 @@ def _entry(title: str, item: object, heading: str) -> Iterator[str]:
 
 
 def _signature(item: object) -> str:
-    if isinstance(item, property) or not callable(item) or (inspect.isclass(item) and issubclass(item, Exception)):
+    if (
+        isinstance(item, property)
+        or not callable(item)
+        or (inspect.isclass(item) and issubclass(item, Exception))
+    ):
         return ""
     parameters = [
         p.replace(annotation=inspect.Parameter.empty)

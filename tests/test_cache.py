@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from ost import cache
 from ost.cache import Room, Use, parse_size, prune, readable_size, usage
@@ -83,6 +85,23 @@ def test_a_run_of_another_process_is_respected_until_it_is_killed(folder):
     assert not list((folder / cache.RUNS).iterdir()), "and its lock goes too"
 
 
+def test_a_lock_that_is_cleared_cannot_be_taken_by_a_run_before_it_is_gone(folder, monkeypatch):
+    path = folder / cache.RUNS / "1.000-killed.lock"
+    path.parent.mkdir()
+    path.touch()
+    unlink, refusals = Path.unlink, []
+
+    def unlink_late(self, **options):
+        with pytest.raises(Timeout):
+            FileLock(path).acquire(blocking=False)
+        refusals.append(self)
+        unlink(self, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink_late)
+    prune(0)
+    assert refusals == [path] and not path.exists()
+
+
 def test_there_is_room_until_the_limit_and_then_by_pruning(folder, monkeypatch):
     monkeypatch.setenv("OST_CACHE_SIZE", "1 KB")
     old = kept(folder, "old", age=100, size=600)
@@ -93,6 +112,43 @@ def test_there_is_room_until_the_limit_and_then_by_pruning(folder, monkeypatch):
     assert room.take(300)
     assert not old.exists() and new.exists()
     assert not room.take(1001), "more than all of it"
+
+
+@pytest.fixture
+def scans(monkeypatch):
+    """The results of all scans of the whole cache."""
+    results, total_bytes = [], cache._total_bytes
+    monkeypatch.setattr(cache, "_total_bytes", lambda: results.append(total_bytes()) or results[-1])
+    return results
+
+
+def test_a_process_scans_the_cache_once_and_not_at_every_write(folder, scans):
+    kept(folder, "old", size=5000)
+    for _ in range(100):
+        assert Room().take(1000)
+    assert scans == [5000]
+
+
+def test_at_the_limit_scans_and_pruning_are_rare_and_the_limit_holds(folder, monkeypatch, scans):
+    monkeypatch.setenv("OST_CACHE_SIZE", "1 MB")
+    monkeypatch.setattr(cache, "RESCAN_SHARE", 1)
+    for i in range(1000):
+        assert Room().take(2500)
+        kept(folder, str(i), age=1000 - i, size=2500)
+    assert 700_000 < usage()["embeddings"].bytes <= 10**6
+    # The files that are written between two scans fill the tenth that pruning frees.
+    assert len(scans) < 1000 / 30
+
+
+def test_what_other_processes_write_is_seen_before_it_is_much(folder, monkeypatch):
+    monkeypatch.setenv("OST_CACHE_SIZE", "1 MB")
+    assert Room().take(1000)
+    another = kept(folder, "of another", size=10**6, age=100)
+    taken = 0
+    while another.exists():
+        assert Room().take(1000)
+        taken += 1000
+    assert taken <= cache.RESCAN_SHARE * 10**6 + 1000
 
 
 def test_a_run_that_uses_all_of_it_leaves_no_room(folder, monkeypatch):

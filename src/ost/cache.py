@@ -12,7 +12,9 @@ import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ost.errors import UsageError
@@ -33,6 +35,7 @@ FOLDERS = {"embeddings": "embeddings-4", "heads": "heads-3", "lite": "lite-1", "
 OURS = re.compile("(embeddings|heads|lite|archives)(-[0-9]+)?")
 LIMIT = "20 GB"
 KEPT_SHARE = 0.9  # of the limit, kept when pruning, so that not every new file prunes
+RESCAN_SHARE = 0.02  # of the limit; by so much each further process that writes may overshoot it
 RUNS = "runs"
 LOCK_TRIES = 5
 CLOCK_GRAIN = 1.0  # seconds by which a file system may date a change too early
@@ -148,18 +151,51 @@ class Use:
             touch(path)
 
 
+@dataclass
+class _Estimate:
+    """The bytes in the cache as this process knows them: scanned once, and added to.
+
+    Attributes:
+        total: bytes in the cache.
+        added: bytes that this process has added since the scan.
+    """
+
+    total: int
+    added: int = 0
+
+
+_estimates: dict[Path, _Estimate] = {}  # by cache folder
+_estimating = Lock()
+
+
 class Room:
-    """Room for new files under the limit, made by pruning. Other processes may write at the same time."""
+    """Room for new files under the limit, made by pruning. Other processes may write at the same time.
+
+    A scan of a large cache takes seconds, so a process scans again only when its estimate reaches the limit, or when it
+    has added so much that others may have added as much.
+    """
 
     def __init__(self) -> None:
         self.limit = size_limit()
 
     def take(self, count: int) -> bool:
-        """Return whether `count` more bytes fit, pruning if they do not."""
-        if _total_bytes() + count <= self.limit:
-            return True
-        prune(max(0, int(KEPT_SHARE * self.limit) - count))
-        return _total_bytes() + count <= self.limit
+        """Reserve `count` more bytes, pruning if they do not fit; return whether they fit."""
+        with _estimating:
+            folder = cache_folder()
+            estimate = _estimates.get(folder)
+            if (
+                estimate is None
+                or estimate.total + count > self.limit
+                or estimate.added + count > RESCAN_SHARE * self.limit
+            ):
+                estimate = _estimates[folder] = _Estimate(_total_bytes())
+            if estimate.total + count > self.limit:
+                estimate.total -= prune(max(0, int(KEPT_SHARE * self.limit) - count)).bytes
+            fits = estimate.total + count <= self.limit
+            if fits:
+                estimate.total += count
+                estimate.added += count
+            return fits
 
 
 def prune(limit: int, kinds: Collection[str] = tuple(CACHE_KINDS)) -> Usage:
@@ -202,8 +238,11 @@ def _earliest_start() -> float:
         except (OSError, NotImplementedError):
             continue
         else:  # the process that held it was killed
+            with suppress(
+                OSError
+            ):  # Windows deletes no open file; on other systems nobody can lock a name that goes
+                lock_path.unlink(missing_ok=True)
             lock.release()
-            lock_path.unlink(missing_ok=True)
     return earliest_start
 
 

@@ -1,6 +1,8 @@
 """The reader where inputs are late, endless, malformed or quiet, and where nobody waits for it any more."""
 
+import errno
 import gc
+import itertools
 import subprocess
 import sys
 import threading
@@ -8,13 +10,17 @@ import weakref
 
 import numpy as np
 import pytest
+from av.error import FFmpegError
 
 from ost.errors import VideoError
 from ost.recognition import decoding
 from ost.recognition.decoding import Reading
 from ost.recognition.reader import MOST_UNITS, read_videos
 from ost.recognition.settings import FrameRate, Settings
+from ost.recognition.store import Store
 from ost.types import Sample, Span
+from ost.video import chunks, container, decode
+from ost.video.container import READ_FAILED
 from ost.video.live import LiveFrames
 
 VIEWS = Settings(4)
@@ -54,15 +60,43 @@ def test_answers_come_before_more_videos_are_asked_for(make_backbone, videos):
         assert len(asked) == answers + 1
 
 
+@pytest.mark.parametrize("settings", [{}, {"decoders": 2}, {"batch_frames": 1000}, {"ahead": 0}], ids=str)
+@pytest.mark.parametrize("count", [0, 3])
+def test_an_iterable_that_fails_loses_no_answer_and_is_the_callers_error(
+    make_backbone, videos, settings, count
+):
+    error, asked = ZeroDivisionError("the list breaks off"), []
+
+    class Failing:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            asked.append(len(asked))
+            if len(asked) > count:
+                raise error
+            return videos[asked[-1]]
+
+    results = read_videos(make_backbone(), Failing(), VIEWS, **settings)
+    assert [next(results).path for _ in range(count)] == [str(video) for video in videos[:count]]
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(results)
+    assert caught.value is error and len(asked) == count + 1, "and it is not asked again"
+
+
 @pytest.mark.parametrize(
     "part",
-    [("a.mp4", None, 10.0), ("a.mp4", "soon", None), ("a.mp4", 1.0), ("a.mp4", 1, 2, 3), (), None],
-    ids=str,
+    [
+        *(("a.mp4", None, 10.0), ("a.mp4", "soon", None), ("a.mp4", 10**400, None), ("a.mp4", 1.0)),
+        *(("a.mp4", 1, 2, 3), (None, 0, 1), (5, 0, 1), (b"a.mp4", 0, 1), (), None),
+    ],
+    ids=lambda part: str(part)[:20],
 )
 def test_what_is_no_video_is_a_failure_of_its_own(make_backbone, videos, part):
     first, refused, last = read_videos(make_backbone(), [videos[0], part, videos[1]], VIEWS)
     assert isinstance(first, Reading) and isinstance(last, Reading)
     assert isinstance(refused, VideoError) and "internal error" not in refused.cause
+    assert refused.path == str(part), "the value is shown"
 
 
 def test_parts_have_names_of_their_own():
@@ -179,3 +213,26 @@ def test_a_live_source_that_has_ended_keeps_no_thread(make_backbone):
     for _ in read_videos(make_backbone(), sources(), FrameRate(), decoders=1):
         most = max(most, threading.active_count() - before)
     assert most < 10
+
+
+@pytest.mark.parametrize("views", [VIEWS, FrameRate(4, 10)])
+def test_what_a_failing_disk_cut_short_is_not_kept(make_backbone, bikes, monkeypatch, views):
+    backbone = make_backbone()
+
+    def read():
+        with Store(backbone, views) as store:
+            return list(read_videos(backbone, [bikes], views, kept=store))
+
+    def failing(*arguments):
+        yield from itertools.islice(container.demuxed(*arguments), 200)
+        raise FFmpegError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        for module in (chunks, decode):
+            patch.setattr(module, "demuxed", failing)
+        cut = read()
+    assert READ_FAILED in cut[-1].sample.notices and cut[-1].last
+    whole = read()
+    assert [r.sample for r in whole] == [r.sample for r in read_videos(backbone, [bikes], views)]
+    backbone.embed_clips = None
+    assert [r.sample for r in read()] == [r.sample for r in whole], "and the whole is kept"

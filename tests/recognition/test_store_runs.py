@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 import ost.recognition.store as module
-from ost.cache import FOLDERS
+from ost.cache import FOLDERS, usage
 from ost.descriptors.spec import resolve
 from ost.recognition import decoding
 from ost.recognition.reader import read_videos
@@ -98,6 +98,16 @@ def test_what_is_kept_is_decoded_for_thumbnails_and_not_embedded_again(make_back
     assert backbone.seen == 1
     assert len(second.thumbnails.files) == 4 and second.seconds.decoding > 0
     assert torch.equal(first.embeddings.values, second.embeddings.values)
+
+
+def test_chunks_that_are_kept_are_decoded_for_thumbnails_and_not_embedded_again(make_backbone, bikes):
+    backbone, rate = counting(make_backbone()), FrameRate(4, 10)
+    fresh, again = read(backbone, [bikes], rate), read(backbone, [bikes], rate, thumbnails=True)
+    assert backbone.seen == len(fresh) == 4
+    for one, other in zip(fresh, again, strict=True):
+        assert (one.sample, one.chunk, one.last) == (other.sample, other.chunk, other.last)
+        assert torch.equal(one.embeddings.values, other.embeddings.values)
+        assert len(other.thumbnails.files) == len(other.sample.times)
 
 
 WRITER = """
@@ -310,9 +320,11 @@ def test_a_shard_whose_numbers_were_lost_is_embedded_again(make_backbone, videos
     assert backbone.seen == 4, "and mended"
 
 
-def test_the_limit_holds_for_several_writers_together(make_backbone, videos, fresh_cache, monkeypatch):
+def test_several_writers_together_never_fill_the_disk_beyond_the_limit(
+    make_backbone, videos, fresh_cache, monkeypatch
+):
     monkeypatch.setattr(module, "SHARD", 1)
-    monkeypatch.setenv("OST_CACHE_SIZE", "3 KB")
+    monkeypatch.setenv("OST_CACHE_SIZE", "5 KB")
     stores = [Store(make_backbone(f"w{i}"), VIEWS) for i in range(4)]
     (reading,) = read_videos(make_backbone(), videos[:1], VIEWS)
     with contextlib.ExitStack() as stack:
@@ -321,7 +333,8 @@ def test_the_limit_holds_for_several_writers_together(make_backbone, videos, fre
         for i in range(5):
             for store in stores:
                 store.put(f"video {i}", reading)
-    assert 0 < sum(len(shard) for shard in shards(fresh_cache)) * 400 < 3000
+                assert 0 < usage()["embeddings"].bytes <= 5000, "headers included"
+    assert usage()["embeddings"].files > 3
 
 
 def test_nothing_is_kept_and_nothing_said_where_the_limit_is_0(

@@ -17,10 +17,9 @@ from ost.video import chunks as module
 from ost.video.chunks import Instants, decode_chunks
 from ost.video.container import Cancelled
 from ost.video.decode import decode
-from ost.video.live import LiveFrames
 from ost.video.sample import test_indices as middle_indices
 
-from .makers import number, numbers, picture, video
+from .makers import numbers, picture, video
 from .test_seek import LONG
 
 SMALL = Preprocess(24, 24, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
@@ -61,12 +60,19 @@ def test_a_part_of_keyframes_lies_in_the_part(tmp_path):
         ((-1.0, 3.0), "a part from -1 to 3 seconds is not one"),
         ((math.nan, None), "a part from nan to the end seconds is not one"),
         ((90.0, None), "it has no frame from 90 to the end seconds; its last is at 1.56"),
+        ((1e15, None), "it has no frame from 1e+15 to the end seconds; its last is at 1.56"),
+        ((1e300, 2e300), "it has no frame from 1e+300 to 2e+300 seconds; its last is at 1.56"),
         ((1.001, 1.002), "it has no frame from 1.001 to 1.002 seconds"),
     ],
 )
-def test_a_part_that_is_not_there_is_one_sentence(tmp_path, part, cause):
-    path = video(tmp_path / "a.mp4")
-    for refused in (lambda: decode(path, part=part), lambda: list(decode_chunks(path, fps=25, part=part))):
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv", "a.ts"])
+def test_a_part_that_is_not_there_is_one_sentence(tmp_path, name, part, cause):
+    path = video(tmp_path / name)
+    for refused in (
+        lambda: decode(path, part=part),
+        lambda: decode(path, part=part, sampling="keyframes"),
+        lambda: list(decode_chunks(path, fps=25, part=part)),
+    ):
         with pytest.raises(VideoError) as error:
             refused()
         assert error.value.cause == cause
@@ -173,83 +179,6 @@ def test_a_rate_that_cannot_be_meant_is_refused(fps, frames):
         FrameRate(fps, frames)
 
 
-# Live sources.
-
-
-def pushed(live, count, rate=8, first=0):
-    return [live.push(picture(i), i / rate) for i in range(first, first + count)]
-
-
-def reading(live, fps=8.0, frames=4):
-    return live.chunks(fps, frames, None, lambda: False)
-
-
-def test_what_is_pushed_comes_in_order_in_chunks_of_what_waits():
-    live = LiveFrames("camera")
-    assert all(pushed(live, 6))
-    live.close()
-    found = list(reading(live))
-    assert [numbers(c.frames) for c in found] == [[0, 1, 2, 3], [4, 5]]
-    assert found[1].frames.times == (0.5, 0.625) and found[0].frames.path == "camera"
-    assert live.push(picture(7)) is False, "nobody reads any more"
-
-
-@pytest.mark.parametrize(
-    ("drop", "kept", "accepted"),
-    [("oldest", [3, 4, 5], [True] * 6), ("newest", [0, 1, 2], [True] * 3 + [False] * 3)],
-)
-def test_where_there_is_no_room_a_frame_is_dropped_and_counted(drop, kept, accepted):
-    live = LiveFrames("camera", capacity=3, drop=drop)
-    assert pushed(live, 6) == accepted
-    live.close()
-    (chunk,) = reading(live)
-    assert numbers(chunk.frames) == kept
-    assert live.dropped == 3
-    assert chunk.frames.notices == ("3 frames were dropped, as the towers were busy",)
-
-
-def test_without_dropping_a_push_waits_for_room():
-    live = LiveFrames("camera", capacity=2, drop="none")
-    thread = threading.Thread(target=lambda: (pushed(live, 9), live.close()))
-    thread.start()
-    found = [n for c in reading(live) for n in numbers(c.frames)]
-    thread.join(10)
-    assert found == list(range(9)) and live.dropped == 0
-
-
-def test_frames_beyond_the_readers_rate_are_not_kept():
-    live, found = LiveFrames("camera"), []
-    chunks = reading(live, fps=2.0, frames=1)
-    thread = threading.Thread(target=lambda: found.extend(number(c.frames.pixels[0]) for c in chunks))
-    thread.start()
-    while live._instants is None:
-        pass
-    assert sum(pushed(live, 16)) == 4
-    live.close()
-    thread.join(10)
-    assert found == [0, 4, 8, 12]
-
-
-def test_a_reader_that_leaves_frees_whoever_waits_to_push():
-    live = LiveFrames("camera", capacity=1, drop="none")
-    thread = threading.Thread(target=pushed, args=(live, 9))
-    thread.start()
-    chunks = reading(live)
-    next(chunks)
-    chunks.close()
-    thread.join(5)
-    assert not thread.is_alive()
-
-
-def test_what_is_no_picture_is_refused_where_it_is_pushed():
-    with pytest.raises(UsageError, match=r"uint8 \[H, W, 3\], not float64 \[2, 2\]"):
-        LiveFrames("camera").push(np.zeros((2, 2)))
-    with pytest.raises(UsageError, match="drop is oldest, newest, none, not 'odd'"):
-        LiveFrames("camera", drop="odd")
-    with pytest.raises(UsageError, match="at least 1 frame"):
-        LiveFrames("camera", capacity=0)
-
-
 # Where seeking would mislead, and where times do not lie on instants.
 
 MISLEADING = {
@@ -281,6 +210,17 @@ def test_parts_side_by_side_share_no_frame(tmp_path):
     assert numbers(decode(path, frames=3, part=(0, border))) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
+def test_a_part_may_start_and_end_at_any_time_that_was_reported(tmp_path, name):
+    path = video(tmp_path / name, 60, rate=30)
+    whole = decode(path, pick=lambda n: list(range(n)))
+    for i in range(0, 59, 7):
+        part = (whole.times[i], whole.times[i + 1])
+        assert numbers(decode(path, frames=1, part=part)) == [i]
+        assert joined(decode_chunks(path, fps=1000, part=part))[0] == [i]
+        assert joined(decode_chunks(path, fps=1000, part=(part[0], None)))[0] == list(range(i, 60))
+
+
 def test_keyframes_of_a_part_lie_within_it_and_within_the_file(tmp_path):
     path = video(tmp_path / "a.mp4", 1100, gop=250, bframes=0)  # one in 10 seconds
     found = decode(path, frames=4, sampling="keyframes", part=(12.0, 35.0))
@@ -292,64 +232,6 @@ def test_keyframes_of_a_part_lie_within_it_and_within_the_file(tmp_path):
     few = decode(path, frames=4, sampling="keyframes", part=(11.0, 13.0))
     assert few.notices == ("no two keyframes of the part could be sought, so it was sampled uniformly",)
     assert all(11 <= seconds < 13 for seconds in few.times)
-
-
-@pytest.mark.parametrize("name", ["ETIMEDOUT", "ESTALE"])
-def test_a_file_that_cannot_be_reached_is_no_file_that_ends(tmp_path, monkeypatch, name):
-    import errno
-
-    from av.error import FFmpegError
-
-    from ost.video import container as opening
-    from ost.video import decode as whole
-
-    path = video(tmp_path / "a.mp4", 300)
-    demuxed = opening.demuxed
-
-    def broken(*arguments):
-        yield from itertools.islice(demuxed(*arguments), 200)
-        raise FFmpegError(getattr(errno, name), "gone")
-
-    monkeypatch.setattr(module, "demuxed", broken)
-    monkeypatch.setattr(whole, "demuxed", broken)
-    for read in (lambda: list(decode_chunks(path, fps=25)), lambda: decode(path)):
-        with pytest.raises(VideoError, match="it is not a video that can be read"):
-            read()
-
-
-def test_a_clock_that_falls_back_begins_again_and_is_said():
-    live = LiveFrames("camera")
-    chunks = reading(live, fps=8.0, frames=20)
-    pushed(live, 6)
-    assert numbers(next(chunks).frames) == list(range(6))
-    assert all(pushed(live, 6)), "from 0 again"
-    live.close()
-    (chunk,) = chunks
-    assert numbers(chunk.frames) == list(range(6))
-    assert chunk.frames.notices == ("the clock of the source fell back",)
-
-
-def test_what_was_pushed_before_the_rate_was_known_is_thinned():
-    live = LiveFrames("camera")
-    assert all(pushed(live, 32, rate=16))
-    live.close()
-    (chunk,) = reading(live, fps=2.0, frames=100)
-    assert numbers(chunk.frames) == [0, 8, 16, 24]
-
-
-def test_a_source_whose_pictures_change_their_size_says_so():
-    live = LiveFrames("camera")
-    live.push(picture(0), 0.0)
-    live.push(picture(1, (32, 48)), 1.0)
-    live.close()
-    (chunk,) = reading(live)
-    assert chunk.frames.pixels.shape == (2, 48, 64, 3) and "changes its size" in chunk.frames.notices[0]
-
-
-@pytest.mark.parametrize("seconds", [math.nan, math.inf])
-def test_a_time_that_is_no_number_is_refused(seconds):
-    with pytest.raises(UsageError, match="the time of a frame is in seconds"):
-        LiveFrames("camera").push(picture(0), seconds)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])

@@ -6,10 +6,9 @@ import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from ost.errors import OstError, UsageError, VideoError, internal_error
 from ost.recognition.settings import FrameRate, Settings
 from ost.types import FrameEmbeddings, Frames, Preprocess, Sample, Seconds, Span, Thumbnails
 from ost.video.chunks import decode_chunks
-from ost.video.container import Cancelled
+from ost.video.container import READ_FAILED, Cancelled
 from ost.video.decode import decode
 from ost.video.live import LiveFrames
 from ost.video.sample import Part
@@ -35,7 +34,7 @@ class Reading:
         path: the video as the caller named it; a part of one as a media fragment, `clip.mp4#t=10,20`.
         embeddings: [V, T, D], one row a view; of a chunk [1, T, D].
         sample: which frames they are.
-        thumbnails: pictures of the middle clip's frames; None where they were not asked for.
+        thumbnails: pictures of the frames of the middle clip, or of the chunk; None where they were not asked for.
         seconds: of decoding, and of the towers its share of what it went through with; 0 for what was kept.
         chunk: which chunk of its video it is.
         last: whether no chunk of its video follows; of a live source that is not known.
@@ -135,63 +134,64 @@ class Decoder:
             raise VideoError(
                 path, "a live source has no end over which to spread frames; read it at a frame rate"
             )
-        unit, found = Unit(path), None
         if isinstance(video, Frames):
-            frames = video
-        else:
-            file, part = _file_and_part(video)
-            if self.kept is not None:
-                unit.identity = self.kept.identity(file, part)
-                found = self.kept.get(unit.identity)
-            if found is not None and not self.pictures:
-                unit.found = replace(found, path=path)
-                return unit
-            frames = decode_views(file, self.preprocess, views, self.stop, part)
-            unit.identity = self._unchanged(unit.identity, file, part)
-        unit.thumbnails = thumbnails(frames) if self.pictures else None
-        unit.sample, unit.decoding = frames.sample, frames.seconds
-        if found is not None:
-            seconds = Seconds(decoding=frames.seconds)
-            unit.found = replace(found, path=path, thumbnails=unit.thumbnails, seconds=seconds)
-        else:
-            unit.pixels = view_pixels(frames, self.preprocess, views.crops)
-        return unit
+            return self._decoded(Unit(path), video, views.crops)
+        file, part = _file_and_part(video)
+        identity = None if self.kept is None else self.kept.identity(file, part)
+        if not self.pictures and (cached := self._cached(identity)) is not None:
+            return Unit(path, found=replace(cached, path=path))
+        frames = decode_views(file, self.preprocess, views, self.stop, part)
+        identity = self._cacheable(identity, frames, file, part)
+        return self._decoded(Unit(path, identity=identity), frames, views.crops)
 
     def _chunks(self, path: str, video: Source, rate: FrameRate) -> Iterator[Unit]:
-        identity, number = None, 0
         if isinstance(video, Frames):
             raise VideoError(path, "frames that were sampled before cannot be sampled at a rate")
         if isinstance(video, LiveFrames):
             chunks = video.chunks(rate.fps, rate.chunk_frames, self.preprocess, self.stop.is_set)
-        else:
-            file, part = _file_and_part(video)
-            identity = None if self.kept is None else self.kept.identity(file, part)
-            for number in count():
-                found = None if self.kept is None else self.kept.get(identity, number)
-                if found is None:
-                    break
-                yield Unit(path, found.last, chunk=number, found=replace(found, path=path))
-                if found.last:
-                    return
-            chunks = decode_chunks(
-                file,
-                fps=rate.fps,
-                chunk_frames=rate.chunk_frames,
-                preprocess=self.preprocess,
-                part=part,
-                skip=number,
-                stop=self.stop.is_set,
-            )
-        for chunk, (frames, last) in enumerate(chunks, number):
-            pixels = view_pixels(frames, self.preprocess)
-            if not isinstance(video, LiveFrames):
-                identity = self._unchanged(identity, *_file_and_part(video))
-            yield Unit(path, last, identity, chunk, pixels, frames.sample, decoding=frames.seconds)
+            for number, (frames, last) in enumerate(chunks):
+                yield self._decoded(Unit(path, last, chunk=number), frames)
+            return
+        file, part = _file_and_part(video)
+        identity, skip = None if self.kept is None else self.kept.identity(file, part), 0
+        while not self.pictures and (cached := self._cached(identity, skip)) is not None:
+            yield Unit(path, cached.last, chunk=skip, found=replace(cached, path=path))
+            if cached.last:
+                return
+            skip += 1
+        chunks = decode_chunks(
+            file,
+            fps=rate.fps,
+            chunk_frames=rate.chunk_frames,
+            preprocess=self.preprocess,
+            part=part,
+            skip=skip,
+            stop=self.stop.is_set,
+        )
+        for number, (frames, last) in enumerate(chunks, skip):
+            identity = self._cacheable(identity, frames, file, part)
+            yield self._decoded(Unit(path, last, identity, number), frames)
 
-    def _unchanged(self, identity: str | None, file: str | Path, part: Part | None) -> str | None:
-        """Return the identity if the file did not change while it was decoded, else None."""
+    def _cached(self, identity: str | None, chunk: int = 0) -> Reading | None:
+        return None if self.kept is None else self.kept.get(identity, chunk)
+
+    def _decoded(self, unit: Unit, frames: Frames, crops: int = 1) -> Unit:
+        """Return the unit with its pixels, or with its cached reading where only the thumbnails were missing."""
+        unit.thumbnails = thumbnails(frames) if self.pictures else None
+        unit.sample, unit.decoding = frames.sample, frames.seconds
+        if self.pictures and (cached := self._cached(unit.identity, unit.chunk)) is not None:
+            seconds = Seconds(decoding=frames.seconds)
+            unit.found = replace(cached, path=unit.path, thumbnails=unit.thumbnails, seconds=seconds)
+        else:
+            unit.pixels = view_pixels(frames, self.preprocess, crops)
+        return unit
+
+    def _cacheable(
+        self, identity: str | None, frames: Frames, file: str | Path, part: Part | None
+    ) -> str | None:
+        """Return the identity if the file was read well and did not change while it was decoded, else None."""
         same = self.kept is not None and identity == self.kept.identity(file, part)
-        return identity if same else None
+        return identity if same and READ_FAILED not in frames.notices else None
 
 
 def path_of(video: object) -> str:
@@ -222,7 +222,7 @@ def _file_and_part(
     return span.video, (span.start, span.end)
 
 
-def _span(given: tuple[str | Path, float, float | None]) -> Span:
+def _span(given: tuple[Any, ...]) -> Span:
     """Parse and check a part.
 
     Raises:
@@ -230,9 +230,12 @@ def _span(given: tuple[str | Path, float, float | None]) -> Span:
     """
     try:
         video, start, end = given
-        return Span(video, float(start), None if end is None else float(end))
-    except (TypeError, ValueError):
+        span = Span(video, float(start), None if end is None else float(end))
+    except (TypeError, ValueError, OverflowError):
         raise VideoError(given, "a part is (video, start, end) in seconds, where end may be None") from None
+    if not isinstance(video, str | os.PathLike):
+        raise VideoError(given, f"the video of a part is a path, not a {type(video).__name__}")
+    return span
 
 
 def decode_views(

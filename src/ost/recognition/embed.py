@@ -108,17 +108,18 @@ def _scatter(flat: Tensor, mask: Tensor) -> Tensor:
 
 
 def _write(path: Path, head: ClassHead) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
     for kind, d in head.kinds.items():
         named = {"values": d.values, "mask": d.mask, "shift": d.shift, "gain": d.gain}
         tensors |= {f"{kind}.{name}": t.contiguous().cpu() for name, t in named.items() if t is not None}
-    if not Room().take(sum(tensor.nbytes for tensor in tensors.values())):
+    data = save(tensors, metadata={"notices": json.dumps(head.notices)})
+    if not Room().take(len(data)):
         return
     # Without a writable cache the prompts are embedded again next time.
     with contextlib.suppress(OSError), atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"notices": json.dumps(head.notices)})
+        temporary.write_bytes(data)
 
 
 def _read(path: Path, pack: Pack, texts: Prompts, backbone: Backbone, key: str) -> ClassHead | None:

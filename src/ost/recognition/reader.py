@@ -58,7 +58,8 @@ def read_videos(
             decoded with these views, or a live source; taken as they are needed, so that there may be endlessly many.
         views: what to look at: views of the whole, or frames at a rate.
         kept: readings of earlier runs; videos that it has are not decoded.
-        thumbnails: make pictures of the middle clip's frames; videos that are kept are decoded for them.
+        thumbnails: make pictures of the frames of the middle clip, or of the chunk; videos that are kept are decoded
+            for them.
         decoders: threads that decode; by default as many as the towers leave room for.
         ahead: videos that are taken before the answer to the one before them is given; by default as many as there
             are decoders. 0 suits an iterable that waits for the answer, or gives videos as they come.
@@ -70,6 +71,7 @@ def read_videos(
 
     Raises:
         UsageError: these weights have no such views.
+        Exception: what `videos` raises, after the results of the videos before.
     """
     if isinstance(views, Settings):
         view_preprocess(backbone.preprocess, views.crops)  # refuses before anything is decoded
@@ -132,6 +134,7 @@ class _Reader:
     ahead: int
     batch_frames: int
     coming: deque[_Decoding] = field(default_factory=deque["_Decoding"])
+    input_error: Exception | None = None  # what the iterable of videos raised
 
     def close(self) -> None:
         """Stop the decoder threads."""
@@ -164,12 +167,18 @@ class _Reader:
                 batch = []
             # After the answers: an iterable may give its next video late.
             self._submit(videos)
+        if self.input_error is not None:
+            raise self.input_error
 
     def _submit(self, videos: Iterator[Source]) -> None:
         """Submit videos until `ahead` are in progress or `AHEAD_BYTES` of pixels wait for the towers."""
         waiting = sum(decoding.waiting_bytes for decoding in self.coming)
-        while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES:
-            video = next(videos, _NONE_LEFT)
+        while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES and self.input_error is None:
+            try:
+                video = next(videos, _NONE_LEFT)
+            except Exception as error:  # raised once the videos before have their results
+                self.input_error = error
+                return
             if isinstance(video, _NoneLeft):
                 return
             pool = self.pool

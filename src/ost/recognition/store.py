@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ost.archives import within
@@ -156,11 +156,6 @@ class Store:
         if not waiting:
             return
         try:
-            if not self._room.take(_bytes(waiting.values())):
-                limit = readable_size(self._room.limit)
-                raise OSError(
-                    f"the cache is at its limit of {limit}, and runs use all of it (OST_CACHE_SIZE)"
-                )
             self._save(waiting)
             self._join_small_ones()
         except (*UNREACHABLE, SafetensorError) as error:
@@ -169,8 +164,18 @@ class Store:
         self._waiting = {}
 
     def _save(self, readings: Mapping[str, Reading]) -> None:
+        """Write readings as a shard.
+
+        Raises:
+            OSError: the cache has no room for it, or cannot be written.
+        """
+        data = _serialized(list(readings.items()))
+        if not self._room.take(len(data)):
+            limit = readable_size(self._room.limit)
+            raise OSError(f"the cache is at its limit of {limit}, and runs use all of it (OST_CACHE_SIZE)")
         path = self._folder / f"{uuid.uuid4().hex}.safetensors"
-        _save(list(readings.items()), path)
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
         self._use.touch(path)
         self._sizes[path] = len(readings)
         self._where |= {key: (path, row) for row, key in enumerate(readings)}
@@ -252,8 +257,8 @@ def _identities(path: Path) -> list[str] | None:
     return found
 
 
-def _save(readings: Sequence[tuple[str, Reading]], path: Path) -> None:
-    """Write a shard, with its index and metadata in the header."""
+def _serialized(readings: Sequence[tuple[str, Reading]]) -> bytes:
+    """Return the bytes of a shard, with its index and metadata in the header."""
     tensors: dict[str, Tensor] = {}
     samples: list[dict[str, Any]] = []
     for row, (_, reading) in enumerate(readings):
@@ -262,8 +267,7 @@ def _save(readings: Sequence[tuple[str, Reading]], path: Path) -> None:
         sample = {**asdict(reading.sample), "times": _times(reading.sample), "last": reading.last}
         samples.append({**sample, "crc": _crc(own.values())})
     metadata = {"clips": json.dumps([key for key, _ in readings]), "samples": json.dumps(samples)}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    return save(tensors, metadata=metadata)
 
 
 def _crc(tensors: Iterable[Tensor]) -> int:
@@ -281,10 +285,6 @@ def _tensors(embeddings: FrameEmbeddings) -> list[tuple[str, Tensor]]:
 
 def _times(sample: Sample) -> list[float | None]:
     return [None if math.isnan(seconds) else seconds for seconds in sample.times]
-
-
-def _bytes(readings: Iterable[Reading]) -> int:
-    return sum(tensor.nbytes for reading in readings for _, tensor in _tensors(reading.embeddings))
 
 
 def _key(identity: str, chunk: int) -> str:

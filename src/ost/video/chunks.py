@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
-from ost.video.container import demuxed, good_frames, header_seconds, open_container, unless_stopped
+from ost.video.container import (
+    FURTHEST_SEEK,
+    READ_FAILED,
+    demuxed,
+    good_frames,
+    header_seconds,
+    open_container,
+    unless_stopped,
+)
 from ost.video.picture import SIZES_CHANGE, Converter, stack_pictures
 from ost.video.place import is_folder, located
-from ost.video.sample import ROUNDING, Part, check_part, is_within, nothing_within
+from ost.video.sample import ROUNDING, Part, check_part, is_before, is_within, nothing_within, reported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +84,7 @@ def decode_chunks(
     convert, decoder = Converter(name, preprocess), _TimedDecoder(name, place, stop or (lambda: False))
     buffer, instants, taken = _ChunkBuffer(name, chunk_frames), Instants(fps), 0
     for seconds, frame in decoder.frames(start):
-        if end is not None and seconds >= end - ROUNDING:
+        if end is not None and not is_before(seconds, end):
             break
         if not instants.reached(seconds, decoder.rounding) or not is_within(seconds, (start, end)):
             continue
@@ -89,7 +97,7 @@ def decode_chunks(
     if not taken:
         raise VideoError(name, nothing_within((start, end), decoder.seconds))
     if buffer.times:
-        yield Chunk(buffer.frames(decoder.notices() if end is None else ()), last=True)
+        yield Chunk(buffer.frames(decoder.notices(whole=end is None)), last=True)
 
 
 class Instants:
@@ -121,7 +129,7 @@ class _ChunkBuffer:
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Add a frame."""
         self.pictures.append(picture)
-        self.times.append(round(seconds, 4))
+        self.times.append(reported(seconds))
 
     def frames(self, notices: tuple[str, ...] = ()) -> Frames:
         """Return the collected frames, and start the next chunk."""
@@ -148,6 +156,7 @@ class _TimedDecoder:
         self.seconds = self.end = self.claimed = 0.0
         self.rounding = ROUNDING
         self._lacks_times = False
+        self._io_errors: list[str] = []
 
     def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
         """Yield (seconds, frame) from a frame before `start` or the first on; seek where the file has an index."""
@@ -170,26 +179,30 @@ class _TimedDecoder:
                 yield from self._with_times(chain([first], frames), stream, origin)
                 return
             for lead in SEEK_LEADS:
-                container.seek(origin + int(max(0.0, start - lead) / base), stream=stream, backward=True)
+                target = min(max(0.0, start - lead), FURTHEST_SEEK)
+                container.seek(origin + int(target / base), stream=stream, backward=True)
                 frames = self._decoded(container, stream)
                 sought = next(frames, None)
                 if (
                     sought is not None
                     and sought.pts is not None
-                    and float((sought.pts - origin) * base) < start - ROUNDING
+                    and is_before(float((sought.pts - origin) * base), start)
                 ):
                     yield from self._with_times(chain([sought], frames), stream, origin)
                     return
         yield from self.frames(0.0)  # every seek landed after the start
 
-    def notices(self) -> tuple[str, ...]:
-        """Return the notices of a file that was read to its end."""
-        if max(self.seconds, self.end) >= LEAST_SHARE * self.claimed - 1:
-            return ()
-        return (f"its pictures end at {self.seconds:.1f} s, and its header gives {self.claimed:.1f} s",)
+    def notices(self, *, whole: bool) -> tuple[str, ...]:
+        """Return the notices of a file that was read, as a whole up to its end."""
+        notices = (READ_FAILED,) if self._io_errors else ()
+        if whole and max(self.seconds, self.end) < LEAST_SHARE * self.claimed - 1:
+            length = f"its pictures end at {self.seconds:.1f} s, and its header gives {self.claimed:.1f} s"
+            notices = (*notices, length)
+        return notices
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        return good_frames(unless_stopped(self.name, self._packets(container, stream), self.stop))
+        packets = unless_stopped(self.name, self._packets(container, stream), self.stop)
+        return good_frames(packets, self._io_errors)
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         """Yield packets, and note whether one has no time: the decoder then only guesses the times of frames."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 T = TypeVar("T")
+READ_FAILED = "reading it failed midway (input/output error), so frames may be missing"  # a notice
 PASSING = (  # errno of a network mount that is unreachable or slow
     *(errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV),
@@ -32,6 +33,7 @@ MAX_THREADS = 8  # each holds frames of its own
 STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
 # Seeking in containers without an index (MPEG) misses the keyframe: search from that many seconds before it.
 LEADS = (0, 5, 30)
+FURTHEST_SEEK = 1e9  # seconds, which fit FFmpeg's 64 bits; what comes later is reached by decoding on
 # Formats that open other files or addresses, and formats that render text as pictures.
 PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
 TEXT_CODECS = "tty bin xbin adf idf"
@@ -95,7 +97,7 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet
         return
 
 
-def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+def good_frames(packets: Iterator[Packet[VideoStream]], io_errors: list[str]) -> Iterator[VideoFrame]:
     """Yield frames in presentation order, without broken packets and frames marked corrupt.
 
     Raises:
@@ -107,16 +109,21 @@ def good_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         for packet in packets:
             yield from decode_packet(packet)
     except FFmpegError as error:
-        if is_passing(error):
-            raise
-        return
+        treat_as_end(error, io_errors)
 
 
-def is_passing(error: FFmpegError) -> bool:
-    """Return whether an error comes from reaching the file (a network mount, an interrupt), not from the file."""
+def treat_as_end(error: FFmpegError, io_errors: list[str]) -> None:
+    """Treat an error as the end of the file, and add it to `io_errors` where the disk may be failing.
+
+    Raises:
+        FFmpegError: the error comes from reaching the file (a network mount, an interrupt), not from the file.
+    """
     from av.error import ExitError
 
-    return isinstance(error, ExitError) or error.errno in PASSING
+    if isinstance(error, ExitError) or error.errno in PASSING:
+        raise error
+    if error.errno == errno.EIO:  # FFmpeg may report a truncated file so, too
+        io_errors.append(str(error))
 
 
 def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:

@@ -24,20 +24,29 @@ from ost.archives import Member
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import (
+    FURTHEST_SEEK,
+    READ_FAILED,
     decode_packet,
     demuxed,
     frame_times,
     good_frames,
     header_seconds,
-    is_passing,
     keyframe_packet,
     open_container,
     packets_from,
+    treat_as_end,
     unless_stopped,
 )
 from ost.video.picture import SIZES_CHANGE, Converter, stack_pictures
 from ost.video.place import is_folder, located
-from ost.video.sample import Part, check_part, indices_within, is_within, nothing_within, test_indices
+from ost.video.sample import (
+    Part,
+    check_part,
+    indices_within,
+    is_within,
+    reported,
+    test_indices,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -47,7 +56,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Sampling = Literal["uniform", "keyframes"]
 Pick = Callable[[int], list[int]]
-VERSION = "2"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
+VERSION = "3"  # of decoding, sampling and scaling; a new one invalidates cached embeddings
 SAMPLINGS = ("uniform", "keyframes")
 MIN_DECODED = 0.5
 SEEK_FROM = 1000  # files with fewer frames are decoded in sequence: that is as fast, and always exact
@@ -162,6 +171,7 @@ class _Reader:
         self.place = place
         self.min_decoded = min_decoded
         self.convert = Converter(name, preprocess)
+        self.io_errors: list[str] = []
 
     def uniform(self, pick: Pick) -> Frames:
         """Sample exactly: by seeking where a long file is sampled sparsely, else by decoding in sequence."""
@@ -192,15 +202,22 @@ class _Reader:
         """Sample approximately: read one keyframe for each sampled time, and nothing else of the file."""
         ticks = test_indices(1_000_000, frames, clips)
         with open_container(self.name, self.place) as (container, stream):
-            start, end = self._time_range(header_seconds(container, stream))
+            start, end = self.part or (0.0, None)
+            end = FURTHEST_SEEK if end is None else min(end, FURTHEST_SEEK)
+            first, last = (self._keyframe_at(container, stream, seconds) for seconds in (0.0, end))
+            # AVI with B-frames starts a frame after its start time.
+            shift = 0.0 if first is None else first.seconds
+            # The header of a joined or broken file may state too short a length.
+            length = max(header_seconds(container, stream), 0.0 if last is None else last.seconds - shift)
+            end = min(end, length)
             pictures = [
-                self._keyframe_at(container, stream, start + t * (end - start) / 1e6)
-                for t in self._unless_stopped(iter(ticks))
+                self._keyframe_at(container, stream, start + t * (end - start) / 1e6, shift)
+                for t in self._unless_stopped(iter(ticks if start < end else ()))
             ]
         decoded = {i: picture for i, picture in enumerate(pictures) if picture is not None}
         usable = {i: p for i, p in decoded.items() if self.part is None or is_within(p.seconds, self.part)}
         distinct = len({picture.seconds for picture in usable.values()})
-        if distinct < min(2, len(pictures)):
+        if distinct < min(2, len(ticks)):
             sampled = self.uniform(partial(test_indices, frames=frames, clips=clips))
             where = "no two keyframes" if self.part is None else "no two keyframes of the part"
             notice = f"{where} could be sought, so it was sampled uniformly"
@@ -214,27 +231,28 @@ class _Reader:
             notices = (*notices, f"only {distinct} different keyframes for {len(pictures)} frames")
         return self._frames([usable[_nearest(i, usable)] for i in range(len(pictures))], distinct, notices)
 
-    def _time_range(self, length: float) -> tuple[float, float]:
-        """Return the (start, end) in seconds to sample from a file of that length."""
-        start, end = self.part or (0.0, None)
-        if start >= length > 0:
-            raise VideoError(self.name, nothing_within((start, end), length))
-        return start, min(length, math.inf if end is None else end)
+    def _keyframe_at(
+        self, container: InputContainer, stream: VideoStream, seconds: float, shift: float = 0.0
+    ) -> _Picture | None:
+        """Return the keyframe at or before that time; None if there is none or it does not decode.
 
-    def _keyframe_at(self, container: InputContainer, stream: VideoStream, seconds: float) -> _Picture | None:
-        """Return the keyframe at or before that time; None if there is none or it does not decode."""
+        Times count from `shift` seconds after the start time of the stream.
+        """
         from av.error import FFmpegError
 
         start, base = stream.start_time or 0, stream.time_base or Fraction(1)
         try:
-            packet = keyframe_packet(container, stream, start + int(seconds / base))
+            packet = keyframe_packet(container, stream, start + int((seconds + shift) / base))
             # Drained at once: with B-frames the decoder would wait for more packets.
             frames = [*decode_packet(packet), *stream.codec_context.decode(None)] if packet else []
-        except (FFmpegError, OverflowError):
+        except FFmpegError as error:
+            treat_as_end(error, self.io_errors)
+            return None
+        except OverflowError:
             return None
         for frame in frames:
             if not frame.is_corrupt and frame.pts is not None:
-                return _Picture(self.convert(frame), float((frame.pts - start) * base))
+                return _Picture(self.convert(frame), float((frame.pts - start) * base) - shift)
         return None
 
     def _read_index(self) -> _Index:
@@ -256,8 +274,7 @@ class _Reader:
                         if packet.is_keyframe and packet.pts is not None:
                             keyframes.append(packet.pts)
             except FFmpegError as error:
-                if is_passing(error):
-                    raise
+                treat_as_end(error, self.io_errors)
                 broken_off = True
             broken_off = broken_off or _ends_early(container, ends)
             claimed = _header_frames(container, stream) if broken_off else 0
@@ -275,7 +292,8 @@ class _Reader:
         pts: list[int | None] = []
         with open_container(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
-            for i, frame in enumerate(good_frames(self._unless_stopped(demuxed(container, stream)))):
+            packets = self._unless_stopped(demuxed(container, stream))
+            for i, frame in enumerate(good_frames(packets, self.io_errors)):
                 pts.append(frame.pts)
                 if i in sampled:
                     converted[i] = self.convert(frame)
@@ -293,13 +311,20 @@ class _Reader:
                 keyframe = index.keyframes[bisect_right(index.keyframes, index.pts[i]) - 1]
                 first = bisect_left(index.pts, keyframe)
                 if first > position:
-                    frames = enumerate(_frames_from(container, stream, keyframe), start=first)
+                    frames = enumerate(self._frames_from(container, stream, keyframe), start=first)
                 sought = next((frame for j, frame in self._unless_stopped(frames) if j == i), None)
                 if sought is None or sought.pts != index.pts[i]:
                     return {}
                 position = i
                 pictures[i] = _Picture(self.convert(sought), times[i])
         return pictures
+
+    def _frames_from(
+        self, container: InputContainer, stream: VideoStream, keyframe: int
+    ) -> Iterator[VideoFrame]:
+        """Return frames from a keyframe on, without those that are decoded after it but shown before it."""
+        frames = good_frames(packets_from(container, stream, keyframe), self.io_errors)
+        return (frame for frame in frames if frame.pts is None or frame.pts >= keyframe)
 
     def _unless_stopped(self, steps: Iterator[T]) -> Iterator[T]:
         return unless_stopped(self.name, steps, self.stop)
@@ -322,9 +347,11 @@ class _Reader:
     def _frames(self, pictures: list[_Picture], decoded: int, notices: tuple[str, ...]) -> Frames:
         if len({picture.pixels.shape for picture in pictures}) > 1:
             notices = (*notices, SIZES_CHANGE)
+        if self.io_errors:
+            notices = (*notices, READ_FAILED)
         return Frames(
             pixels=stack_pictures([picture.pixels for picture in pictures]),
-            times=tuple(round(picture.seconds, 4) for picture in pictures),
+            times=tuple(reported(picture.seconds) for picture in pictures),
             path=self.name,
             decoded=decoded,
             notices=notices,
@@ -354,9 +381,3 @@ def _header_frames(container: InputContainer, stream: VideoStream) -> int:
     if stream.frames or "matroska" not in container.format.name:
         return stream.frames
     return round(header_seconds(container, stream) * float(stream.average_rate or 0))
-
-
-def _frames_from(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[VideoFrame]:
-    """Return frames from a keyframe on, without those that are decoded after it but shown before it."""
-    frames = good_frames(packets_from(container, stream, keyframe))
-    return (frame for frame in frames if frame.pts is None or frame.pts >= keyframe)

@@ -15,6 +15,7 @@ from ost.errors import UsageError
 from ost.types import Frames, Preprocess
 from ost.video.chunks import Chunk, Instants
 from ost.video.picture import SIZES_CHANGE, check_size, scaled_rgb, stack_pictures
+from ost.video.sample import reported
 
 Drop = Literal["oldest", "newest", "none"]
 DROPS = ("oldest", "newest", "none")
@@ -101,9 +102,10 @@ class LiveFrames:
         Where the towers are slower than the source, chunks grow to their limit, and then frames are dropped.
         """
         with self._change:  # thin out frames that were pushed before the rate was known
-            self._instants = Instants(fps)
-            self._waiting = deque(item for item in self._waiting if self._instants.reached(item[1]))
-        dropped_before = 0
+            pushed_last, self._last, self._instants = self._last, -math.inf, Instants(fps)
+            self._waiting = deque(item for item in self._waiting if self._is_due(item[1]))
+            self._last, dropped_before = pushed_last, self.dropped
+        notices = (f"{dropped_before} frames were dropped before reading began",) if dropped_before else ()
         try:
             while True:
                 with self._change:
@@ -115,10 +117,12 @@ class LiveFrames:
                     dropped, dropped_before = self.dropped - dropped_before, self.dropped
                     fell_back, self._fell_back = self._fell_back, False
                     self._change.notify_all()
-                notices = (f"{dropped} frames were dropped, as the towers were busy",) if dropped else ()
+                if dropped:
+                    notices = (*notices, f"{dropped} frames were dropped, as the towers were busy")
                 if fell_back:
                     notices = (*notices, "the clock of the source fell back")
                 yield Chunk(self._frames(taken, preprocess, notices), last=False)
+                notices = ()
         finally:
             self.close()
 
@@ -134,7 +138,7 @@ class LiveFrames:
         if len({pixels.shape for pixels, _ in taken}) > 1:
             notices = (*notices, SIZES_CHANGE)
         pictures = stack_pictures([scaled_rgb(pixels, preprocess) for pixels, _ in taken])
-        times = tuple(round(seconds, 4) for _, seconds in taken)
+        times = tuple(reported(seconds) for _, seconds in taken)
         return Frames(
             pictures,
             times,

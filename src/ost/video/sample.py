@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 CROPS = (1, 3, 5, 10)
 Part = tuple[float, float | None]  # [start, end) in seconds; None is the end of the video
 ROUNDING = 1e-6  # tolerance in seconds: a time may lie this much before the instant it stands for
+DIGITS = 4  # of reported times, after the point
+# A reported time may lie half its last digit after its frame: a part that starts with it has the frame.
+BORDER_ROUNDING = 0.5 * 10**-DIGITS + ROUNDING
 
 
 def test_indices(n: int, frames: int, clips: int = 1) -> list[int]:
@@ -75,7 +78,17 @@ def indices_within(name: str, times: Sequence[float], part: Part) -> list[int]:
 def is_within(seconds: float, part: Part) -> bool:
     """Return whether a frame at that time belongs to a part."""
     start, end = part
-    return start - ROUNDING <= seconds < (math.inf if end is None else end - ROUNDING)
+    return not is_before(seconds, start) and (end is None or is_before(seconds, end))
+
+
+def is_before(seconds: float, border: float) -> bool:
+    """Return whether a frame at that time lies before the border of a part, which may be its reported time."""
+    return seconds < border - BORDER_ROUNDING
+
+
+def reported(seconds: float) -> float:
+    """Return a time as results show it."""
+    return round(seconds, DIGITS)
 
 
 def nothing_within(part: Part, last: float) -> str:
