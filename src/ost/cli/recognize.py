@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.table import Table
@@ -13,10 +13,9 @@ from rich.text import Text
 
 from ost.activity import activity, counted
 from ost.archives import within
-from ost.backbones.names import check_model
-from ost.cli import options
 from ost.cli.command import load_torch
-from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_line
+from ost.cli.options import MatchOptions, ModelOptions, SamplingOptions
+from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_json
 from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -29,32 +28,39 @@ if TYPE_CHECKING:
 BAR = 24  # width in characters of the bar of probability 1
 
 
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What is shown and written of each video."""
+
+    PANEL: ClassVar = "Output"
+    top: Annotated[int, typer.Option(min=1, help="Classes shown a video.")] = 5
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video, with every class.")] = (
+        False
+    )
+    report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None
+
+
 def recognize(
     videos: Annotated[
         list[str], typer.Argument(help="Video files, folders of videos, folders of frame images.")
     ],
     classes: Annotated[
-        str, typer.Option(help="Comma list, text file, id,name CSV, pack file, or a shipped pack.")
+        str,
+        typer.Option(
+            help="Comma list, text file, id,name CSV, pack file, or a shipped pack.", rich_help_panel="Input"
+        ),
     ],
-    backbone: options.Backbone = None,
-    weights: options.Weights = None,
-    blend: options.Blend = None,
-    blend_with: options.BlendWith = None,
-    frames: options.FrameCount = 32,
-    views: options.Views = "1x1",
-    sampling: options.Sampling = options.SamplingChoice.uniform,
-    match: options.Match = options.MatchChoice.ot,
-    descriptors: options.Kinds = options.KindChoice.both,
-    eps: options.Eps = 0.1,
-    min_decoded: options.MinDecoded = 0.5,
-    top: Annotated[int, typer.Option(min=1, help="Classes shown a video.")] = 5,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a video, with every class.")
-    ] = False,
-    report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None,
-    cache: options.Cache = True,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    matching: MatchOptions,
+    output: PredictionOptions,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep embeddings, so that the next list of classes costs seconds.",
+        ),
+    ] = True,
 ) -> None:
     """Say which of the classes each video shows."""
     from ost.descriptors.spec import resolve
@@ -65,23 +71,14 @@ def recognize(
     with activity("looking for videos"):
         paths = find_videos(videos)
     _check_any_exists(paths)
-    settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
-    check_model(backbone, weights, blend=blend, blend_with=blend_with, device=device, dtype=dtype)
-    pages = _Pages(report) if report else None
+    settings = matching.settings(sampling.parsed())
+    model.check()
+    pages = _Pages(output.report) if output.report else None
     load_torch()
 
-    from ost.backbones.load import load_backbone
     from ost.recognition.recognizer import Recognizer
 
-    tower = load_backbone(
-        backbone,
-        weights,
-        blend_ratio=blend,
-        original=blend_with,
-        device=device,
-        dtype=dtype,
-        notify=lambda line: show_notices(notes, [line]),
-    )
+    tower = model.load(lambda line: show_notices(notes, [line]))
     failures: list[VideoError] = []
     notices_shown: set[str] = set()
     results = Recognizer(tower, settings, cache=cache).recognize_all(
@@ -91,17 +88,17 @@ def recognize(
         if isinstance(result, VideoError):
             failures.append(result)
             continue
-        if as_json:
-            write_line(json.dumps(result.as_dict(), ensure_ascii=False))
+        if output.as_json:
+            write_json(result.as_dict())
         else:
-            show_prediction(console, result, top)
+            show_prediction(console, result, output.top)
         shared_notices = [*pack.notices, *result.head.notices]
         video_notices = [f"{result.path}: {line}" for line in result.notices if line not in shared_notices]
         show_notices(notes, [line for line in (*shared_notices, *video_notices) if line not in notices_shown])
         notices_shown |= {*shared_notices, *video_notices}
         if pages:
             page = pages.save(result)
-            if not as_json:
+            if not output.as_json:
                 console.print(f"page: {page}")
     show_failures(notes, failures, len(paths))
     if failures:
@@ -142,13 +139,13 @@ class _Pages:
 
 def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
     """Print the likeliest classes of one video with bars."""
+    block = "#" if console.options.ascii_only else "█"
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right")
     table.add_column()
     table.add_column()
     for score in prediction.top(top):
-        bar = "█" * round(score.probability * BAR)
-        # Text, not markup: a class name is the user's, and may hold square brackets.
+        bar = block * round(score.probability * BAR)
         table.add_row(f"{score.probability:.1%}", Text(bar, style="cyan"), Text(score.name))
     console.print(Text(prediction.path, style="bold"))
     console.print(table)
