@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import traceback
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -18,12 +17,11 @@ from typer.models import OptionInfo
 
 from ost.activity import activity
 from ost.cache import size_limit
-from ost.cli.parser import WRONG_USE, Command, end, example_lines
+from ost.cli.parser import NO_ROOM, WRONG_USE, Command, end, example_lines
 from ost.cli.terminal import DEBUGGING, OutputClosed, status_line, undisturbed
 from ost.errors import OstError, internal_error
 
 INTERNAL = 3
-NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 REPORT = "see 'Reporting a bug' in CONTRIBUTING.md"
 Function = TypeVar("Function", bound=Callable[..., None])
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Generator
@@ -16,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from ost.cli.terminal import OutputClosed, show_notices, stderr, stdout, undisturbed
 
 WRONG_USE = 2
+NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 FORMER = {"--descriptors": "--kinds"}  # a spelling that goes with the next release -> the option
 # Click's own exception for wrong use; newer versions of typer carry click inside, under another name.
 ClickError: Any = typer.BadParameter.__base__
@@ -120,6 +122,10 @@ def _ended_in_order() -> Generator[None]:
     except (OutputClosed, BrokenPipeError):
         _discard(sys.stdout)
         raise typer.Exit from None
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise end(f"the output: {error.strerror}", WRONG_USE) from None
     except SystemExit as stop:
         if not isinstance(stop.__context__, BrokenPipeError):
             raise

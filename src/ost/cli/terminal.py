@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import sys
@@ -186,13 +187,12 @@ def write_line(line: str) -> None:
 
 
 def write_json(value: object) -> None:
-    """Write a value as one line of JSON, with escapes of its own where stdout cannot encode a character."""
-    line = json.dumps(value, ensure_ascii=False)
-    try:
-        line.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        line = json.dumps(value)
-    write_line(line)
+    """Write a value as one line of JSON, which is UTF-8 or, where stdout is not, ASCII.
+
+    What of a file name is not UTF-8 is a lone surrogate, for which `backslashreplace` writes what JSON does.
+    """
+    utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    write_line(json.dumps(value, ensure_ascii=not utf8))
 
 
 def escape_unencodable() -> None:
