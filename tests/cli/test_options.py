@@ -65,10 +65,14 @@ def test_an_error_names_the_option_of_a_group_that_sets_the_value():
     assert (result.exit_code, result.stderr) == (2, "ost: too flat; use --eggs 4, or try --flour\n")
 
 
-@pytest.mark.parametrize("given", [["--descriptors", "both"], ["--descriptors=both"]], ids=len)
+@pytest.mark.parametrize(
+    "given",
+    [["--descriptors", "both"], ["--descriptors=both"], ["--descriptors", "a", "--descriptors=both"]],
+    ids=len,
+)
 def test_a_former_spelling_works_with_one_notice_and_is_not_in_the_help(given):
     result, got = bake("cake", "--flour", 300, *given)
-    assert got[0][1].kinds == ["both"]
+    assert got[0][1].kinds[-1] == "both"
     assert result.stderr == "note: --descriptors is called --kinds now; the next release refuses it\n"
     assert "--descriptors" not in bake("--help")[0].output
 

@@ -129,6 +129,7 @@ LEAVING = [
     ["recognize", "--help"],
     ["evaluate", "own", "--help"],
     ["packs", "list"],
+    ["weights", "list"],
     ["train", "list"],
     ["evaluate", "list"],
     ["packs", "show", "everyday"],
@@ -191,7 +192,7 @@ def test_a_name_in_another_script_is_shown_in_any_environment(environment, tmp_p
         ),
         (["recognize", "a.mp4"], "missing option '--classes' (see ost recognize --help)"),
         (["cache", "prune", "--kind", "x"], "invalid value for '--kind': "),
-        (["packs", "show"], "missing argument 'spec' (see ost packs show --help)"),
+        (["packs", "show"], "missing argument 'SPEC' (see ost packs show --help)"),
     ],
 )
 def test_what_click_finds_wrong_is_one_sentence_and_exit_code_2(arguments, sentence, capfd, monkeypatch):

@@ -16,7 +16,7 @@ FORMS = [
     (["evaluate", "diff", "nowhere"], 2, "missing argument 'B'"),
     (["evaluate", "list", "own"], 2, "unexpected extra argument"),
     (["evaluate", "list"], 0, ""),
-    (["train"], 2, "missing argument 'recipe'"),
+    (["train"], 2, "missing argument 'RECIPE'"),
     (["train", "fewshot"], 2, "there is no recipe called 'fewshot'; did you mean 'few-shot'"),
     (["train", "run", "fewshot"], 2, "there is no recipe called 'fewshot'; did you mean 'few-shot'"),
     (["train", "--shots", "2", "fewshot"], 2, "did you mean 'few-shot'"),

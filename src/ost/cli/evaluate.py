@@ -104,7 +104,10 @@ class ResultOptions:
 def run_protocol(
     protocol: Annotated[
         str | None,
-        typer.Argument(help="A protocol's name; `ost evaluate list` shows all; `own` for your own videos."),
+        typer.Argument(
+            metavar="PROTOCOL",
+            help="A protocol's name; `ost evaluate list` shows all; `own` for your own videos.",
+        ),
     ] = None,
     *,
     videos: LabelledOptions,

@@ -37,7 +37,9 @@ packs_app = typer.Typer(
     help="Descriptor packs: list, show, check, import.",
     epilog=example_lines("ost packs list", "ost packs show everyday"),
 )
-SpecArgument = Annotated[str, typer.Argument(help="A shipped pack, a pack file, or any other SPEC.")]
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A shipped pack, a pack file, or any other SPEC.")
+]
 
 
 @command(packs_app, "list", examples=("ost packs list", "ost packs list | grep k400"))
@@ -56,7 +58,9 @@ def list_packs() -> None:
 @command(packs_app, examples=("ost packs show everyday", 'ost packs show ucf101 "Archery" "Horse Riding"'))
 def show(
     spec: SpecArgument,
-    names: Annotated[list[str] | None, typer.Argument(help="Classes; all if none is given.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="CLASS...", help="Classes; all if none is given.")
+    ] = None,
 ) -> None:
     """The descriptors of a pack's classes."""
     pack = resolve(spec)
@@ -151,19 +155,23 @@ def check(
         if clips
         else {}
     )
-    lost: list[VideoError] = []
-    if answers:
-        answer = next(iter(answers.values()))
-        lost = [VideoError(path, cause) for path, cause in answer.unreadable.items()]
-        show_failures(notes, lost, len(answer.paths) + len(lost))
-        if not answer.paths:
-            raise UsageError(f"{clips}: none of its videos can be read; there is nothing to count")
-        show_accuracy(stdout(), answers)
+    lost = _show_answers(answers, clips) if answers and clips else False
     if picture:
         save_picture(reports[0], picture, answers)
         stdout().print(Text(f"picture: {picture}"))
     if any(report.faults for report in reports) or lost:
         raise typer.Exit(1)
+
+
+def _show_answers(answers: Mapping[Way, ListScores], clips: Path) -> bool:
+    """Show the accuracy on the labelled clips; return whether a video was lost."""
+    answer = next(iter(answers.values()))
+    lost = [VideoError(path, cause) for path, cause in answer.unreadable.items()]
+    show_failures(stderr(), lost, len(answer.paths) + len(lost))
+    if not answer.paths:
+        raise UsageError(f"{clips}: none of its videos can be read; there is nothing to count")
+    show_accuracy(stdout(), answers)
+    return bool(lost)
 
 
 def _score(

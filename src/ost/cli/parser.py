@@ -1,4 +1,4 @@
-"""Parsing and help: option groups' short forms, former spellings, examples, and click's errors in one sentence."""
+"""Parsing and help: short forms of subcommands, former spellings, examples, and click's errors in one sentence."""
 
 from __future__ import annotations
 
@@ -44,22 +44,18 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with former spellings replaced by those of today."""
-        return super().parse_args(ctx, self._respelled(args, notify=not ctx.resilient_parsing))
-
-    def _respelled(self, args: list[str], notify: bool) -> list[str]:
-        taken = {name for parameter in self.params for name in parameter.opts}
-        respelled: list[str] = []
-        for position, argument in enumerate(args):
-            if argument == "--":
-                return [*respelled, *args[position:]]
-            option, equals, value = argument.partition("=")
-            today = FORMER.get(option)
-            if today in taken:
-                argument = f"{today}{equals}{value}"
-                if notify:
-                    show_notices(stderr(), [f"{option} is called {today} now; the next release refuses it"])
-            respelled.append(argument)
-        return respelled
+        options = {name for parameter in self.params for name in parameter.opts}
+        end_of_options = args.index("--") if "--" in args else len(args)
+        respelled, notices = list(args), list[str]()
+        for position, argument in enumerate(args[:end_of_options]):
+            former, equals, value = argument.partition("=")
+            option = FORMER.get(former)
+            if option in options:
+                respelled[position] = f"{option}{equals}{value}"
+                notices.append(f"{former} is called {option} now; the next release refuses it")
+        if not ctx.resilient_parsing:
+            show_notices(stderr(), notices)
+        return super().parse_args(ctx, respelled)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters; options of every command, such as `--help`, stand in the last panel."""

@@ -42,7 +42,8 @@ class PredictionOptions:
 
 def recognize(
     videos: Annotated[
-        list[str], typer.Argument(help="Video files, folders of videos, folders of frame images.")
+        list[str],
+        typer.Argument(metavar="VIDEO...", help="Video files, folders of videos, folders of frame images."),
     ],
     classes: Annotated[
         str,
@@ -57,8 +58,7 @@ def recognize(
     cache: Annotated[
         bool,
         typer.Option(
-            "--cache/--no-cache",
-            help="Keep embeddings, so that the next list of classes costs seconds.",
+            "--cache/--no-cache", help="Keep embeddings, so that the next list of classes costs seconds."
         ),
     ] = True,
 ) -> None:
@@ -80,10 +80,9 @@ def recognize(
 
     tower = model.load(lambda line: show_notices(notes, [line]))
     failures: list[VideoError] = []
-    notices_shown: set[str] = set()
-    results = Recognizer(tower, settings, cache=cache).recognize_all(
-        paths, pack, thumbnails=pages is not None
-    )
+    notices = _Notices(pack.notices)
+    recognizer = Recognizer(tower, settings, cache=cache)
+    results = recognizer.recognize_all(paths, pack, thumbnails=pages is not None)
     for result in counted(results, "recognising", len(paths)):
         if isinstance(result, VideoError):
             failures.append(result)
@@ -92,10 +91,7 @@ def recognize(
             write_json(result.as_dict())
         else:
             show_prediction(console, result, output.top)
-        shared_notices = [*pack.notices, *result.head.notices]
-        video_notices = [f"{result.path}: {line}" for line in result.notices if line not in shared_notices]
-        show_notices(notes, [line for line in (*shared_notices, *video_notices) if line not in notices_shown])
-        notices_shown |= {*shared_notices, *video_notices}
+        notices.show(result)
         if pages:
             page = pages.save(result)
             if not output.as_json:
@@ -115,6 +111,20 @@ def _check_any_exists(paths: Sequence[str]) -> None:
         return
     listed = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     raise UsageError(f"{listed}: there is no such file")
+
+
+class _Notices:
+    """Show each notice once: those of the classes as they are, those of a video with its path."""
+
+    def __init__(self, of_pack: Sequence[str]) -> None:
+        self._of_pack = of_pack
+        self._shown: set[str] = set()
+
+    def show(self, prediction: Prediction) -> None:
+        shared = [*self._of_pack, *prediction.head.notices]
+        own = [f"{prediction.path}: {line}" for line in prediction.notices if line not in shared]
+        show_notices(stderr(), [line for line in (*shared, *own) if line not in self._shown])
+        self._shown |= {*shared, *own}
 
 
 class _Pages:

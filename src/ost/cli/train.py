@@ -104,7 +104,9 @@ class LearnerOptions:
     init_from="weights",
 )
 def run_recipe(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name; `ost train list` shows all.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name; `ost train list` shows all.")
+    ],
     clips: ClipOptions,
     learner: LearnerOptions,
     output: Annotated[

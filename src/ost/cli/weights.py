@@ -27,7 +27,9 @@ weights_app = typer.Typer(
     help="Weight files: list, explain, inspect, convert, blend.",
     epilog=example_lines("ost weights list", "ost weights inspect model.pth"),
 )
-WeightSource = Annotated[str, typer.Argument(help="A weight file, or a name from ost weights list.")]
+WeightSource = Annotated[
+    str, typer.Argument(metavar="WEIGHTS", help="A weight file, or a name from ost weights list.")
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The safetensors file to write.", rich_help_panel="Output")
 ]
@@ -77,7 +79,7 @@ def inspect(source: WeightSource) -> None:
 )
 def explain(
     source: Annotated[
-        str | None, typer.Argument(help="Weights: a file or a name.", show_default="none")
+        str | None, typer.Argument(metavar="WEIGHTS", help="Weights: a file or a name.", show_default="none")
     ] = None,
     backbone: Annotated[
         str | None,
@@ -186,8 +188,10 @@ def convert(source: WeightSource, output: Output) -> None:
     ),
 )
 def blend(
-    original: Annotated[str, typer.Argument(help="The weights that were fine-tuned: file or name.")],
-    tuned: Annotated[str, typer.Argument(help="The fine-tuned weights: file or name.")],
+    original: Annotated[
+        str, typer.Argument(metavar="ORIGINAL", help="The weights that were fine-tuned: file or name.")
+    ],
+    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="The fine-tuned weights: file or name.")],
     output: Output,
     ratio: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the original.", rich_help_panel="Model")
