@@ -60,7 +60,8 @@ def options_of(arguments):
     for argument in map(str, arguments):
         if not hasattr(command, "commands"):
             break
-        command = command.commands.get(argument, command)
+        command = command.commands.get(argument) or command.commands.get("run", command)
+    command = getattr(command, "commands", {}).get("run", command)
     return {option for parameter in command.params for option in parameter.opts}
 
 

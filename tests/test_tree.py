@@ -9,11 +9,9 @@ import ost
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(ost.__file__).parent
-# Names that two modules define with reason: a command and what it calls, the option of a command and what it sets, and
-# type variables.
+# Names that two modules define with reason: a command and what it calls, and type variables.
 TWICE = {
-    "commands": {"blend", "describe", "explain", "show", "train"},
-    "options": {"Backbone", "Match", "Sampling", "Weights"},
+    "commands": {"blend", "describe", "explain", "show"},
     "type variables": {"T"},
 }
 

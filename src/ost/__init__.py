@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from typing_extensions import Unpack
 
@@ -104,6 +106,7 @@ def load(
     threads: int | None = None,
     decoders: int | None = None,
     batch_frames: int | None = None,
+    notify: Callable[[str], None] | None = None,
     **settings: Unpack[SettingsFields],
 ) -> Recognizer:
     """Return a recogniser over a backbone.
@@ -120,6 +123,7 @@ def load(
         threads: CPU threads of torch, for the whole process; by default torch's own choice.
         decoders: threads that decode videos; by default as many as the towers leave room for.
         batch_frames: frames from which on a batch of videos goes through the towers.
+        notify: called with notices, one sentence each; by default they are logged as warnings of "ost".
         settings: any of `ost.Settings`: frames, clips, crops, sampling, min_decoded, match, kinds, eps.
 
     Raises:
@@ -139,7 +143,7 @@ def load(
         original=blend_with,
         device=str(device),
         dtype=dtype_name(dtype),
-        notify=_notify,
+        notify=notify or _notify,
     )
     if threads is not None:
         _set_threads(threads)

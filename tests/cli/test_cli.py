@@ -78,7 +78,7 @@ def test_views_and_match_and_eps_reach_the_matching(ost, bikes):
         ["--views", "2x3"],
         ["--views", "1x10"],
         ["--match", "mean"],
-        ["--descriptors", "spatial"],
+        ["--kinds", "spatial"],
         ["--eps", "0.01"],
     ):
         code, out, _ = ost(*lite(bikes, "--classes", CLASSES, "--json", *extra))

@@ -188,7 +188,7 @@ def test_runs_without_a_place_never_take_that_of_another(ost_command, root, tiny
 
 def test_two_runs_are_compared(evaluate, ost_command, root, tmp_path):
     evaluate("own", "--videos", root)
-    evaluate("own", "--videos", root, "--descriptors", "spatial", "--eps", 0.5, to="other")
+    evaluate("own", "--videos", root, "--kinds", "spatial", "--eps", 0.5, to="other")
     code, out, _ = ost_command("evaluate", "diff", tmp_path / "run", tmp_path / "other")
     assert code == 0
     assert "config.texts: both -> spatial" in out and "config.eps: 0.1 -> 0.5" in out
@@ -232,10 +232,11 @@ def test_mirrored_crops_are_refused_where_classes_tell_left_from_right(evaluate,
         (["few-shot/hmdb"], "did you mean"),
         (["own"], "--videos"),
         (["few-shot/hmdb51", "--manifest", "x.csv"], "lists"),
-        (["diff", "a"], "two saved runs"),
+        (["diff", "a"], "missing argument 'B'"),
         (["diff", "a", "b"], "holds no run"),
-        (["again"], "one saved run"),
-        (["own", "a"], "folders of runs"),
+        (["again"], "missing argument 'RUN'"),
+        (["agian", "a"], "did you mean 'again'"),
+        (["own", "a"], "unexpected extra argument"),
         (["own", "--views", "1x4"], "crops"),
     ],
     ids=str,

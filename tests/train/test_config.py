@@ -228,7 +228,8 @@ def test_the_documented_command_of_a_recipe_is_one_that_the_command_line_takes(n
 
     subcommand, *given = command_of(name)
     assert subcommand == "train"
-    options = typer.main.get_command(app).commands["train"].make_context("train", given).params
+    run = typer.main.get_command(app).commands["train"].commands["run"]
+    options = run.make_context("run", given).params
     recipe = recipes()[name]
     assert options["recipe"] == name
     assert options["videos"] or options["manifest"]

@@ -10,10 +10,16 @@ from rich.table import Table
 
 from ost.cache import CACHE_KINDS, parse_size, prune, readable_size, size_limit, usage
 from ost.cli.command import command, guarded
+from ost.cli.parser import CommandGroup, example_lines
 from ost.cli.terminal import stdout
 from ost.files import cache_folder
 
-cache_app = typer.Typer(invoke_without_command=True, help="What is kept on disk: show, prune.")
+cache_app = typer.Typer(
+    cls=CommandGroup,
+    invoke_without_command=True,
+    help="What is kept on disk: show, prune.",
+    epilog=example_lines("ost cache", "ost cache prune --to 5GB"),
+)
 
 
 class CacheKind(StrEnum):
@@ -33,7 +39,7 @@ def _default(context: typer.Context) -> None:
             show()
 
 
-@command(cache_app)
+@command(cache_app, examples=("ost cache show", "OST_CACHE=/data/ost ost cache show"))
 def show() -> None:
     """Show how much is kept of each kind, and where."""
     held, limit = usage(), size_limit()
@@ -53,7 +59,7 @@ def show() -> None:
     )
 
 
-@command(cache_app, "prune")
+@command(cache_app, "prune", examples=("ost cache prune --to 5GB", "ost cache prune --kind outdated --to 0"))
 def prune_cache(
     to: Annotated[
         str | None, typer.Option(help="Size to leave, such as 5GB; 0 empties.", show_default="the limit")

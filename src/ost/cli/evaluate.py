@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.table import Table
@@ -13,8 +14,9 @@ from rich.text import Text
 
 from ost.activity import activity
 from ost.backbones.names import check_model, check_weights, is_adapter
-from ost.cli import options
-from ost.cli.command import load_torch
+from ost.cli.command import command, load_torch
+from ost.cli.options import MatchOptions, ModelOptions, SamplingOptions
+from ost.cli.parser import RunGroup, example_lines
 from ost.cli.terminal import show_failures, show_notices, stderr, stdout
 from ost.errors import UsageError
 from ost.ranks import is_first_rank
@@ -35,106 +37,145 @@ if TYPE_CHECKING:
 RANKS_MEET_WITHIN = timedelta(days=1)  # at the end; ranks with cached embeddings wait for the others
 
 
-def evaluate(
-    protocol: Annotated[
-        str | None,
-        typer.Argument(
-            help="A protocol's name; `own` for your own videos; `list` to see all; `again RUN` to measure a saved "
-            "run anew; `diff RUN RUN` to compare two."
-        ),
-    ] = None,
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of saved runs.", metavar="[RUN]...")
-    ] = None,
+evaluate_app = typer.Typer(
+    cls=RunGroup,
+    help="Measure a protocol on labelled videos: `ost evaluate PROTOCOL` is short for `ost evaluate run PROTOCOL`.",
+    epilog=example_lines("ost evaluate own --videos clips/", "ost evaluate diff runs/own runs/own-2"),
+)
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a saved run.")]
+NewFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder of the run.", show_default="runs/PROTOCOL", rich_help_panel="Output"
+    ),
+]
+ScoresFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--scores",
+        help="Also write path, label and every logit to this Parquet file.",
+        rich_help_panel="Output",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class LabelledOptions:
+    """The labelled videos, and the descriptors of their classes."""
+
+    PANEL: ClassVar = "Input"
     videos: Annotated[
         Path | None, typer.Option(help="The root of the benchmark, or a folder of videos for each class.")
-    ] = None,
+    ] = None
     manifest: Annotated[
         Path | None,
         typer.Option(help="Your own list: CSV or Parquet of path and label, or a benchmark's format."),
-    ] = None,
+    ] = None
     classes: Annotated[
         str | None,
         typer.Option(help="Other descriptors, as for recognize.", show_default="the shipped pack"),
-    ] = None,
-    backbone: options.Backbone = None,
-    weights: options.Weights = None,
-    blend: options.Blend = None,
-    blend_with: options.BlendWith = None,
-    frames: options.FrameCount = 32,
-    views: options.Views = "1x1",
-    sampling: options.Sampling = options.SamplingChoice.uniform,
-    match: options.Match = options.MatchChoice.ot,
-    descriptors: options.Kinds = options.KindChoice.both,
-    eps: options.Eps = 0.1,
-    min_decoded: options.MinDecoded = 0.5,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """What is measured besides, and where it is saved."""
+
+    PANEL: ClassVar = "Output"
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also names, spatial, temporal and both, pooled and transported.")
-    ] = False,
+    ] = False
     vanilla: Annotated[
         bool,
         typer.Option("--vanilla", help="Also the untuned CLIP that --weights started from, mean-pooled."),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/PROTOCOL"),
+    ] = False
+    output: NewFolder = None
+    scores: ScoresFile = None
+
+
+@command(
+    evaluate_app,
+    "run",
+    examples=(
+        "ost evaluate zero-shot/hmdb51 --videos HMDB51 --weights ost/k400 --blend 0.2",
+        "torchrun --nproc-per-node 8 -m ost evaluate own --videos clips/ --classes k400",
+    ),
+)
+def run_protocol(
+    protocol: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROTOCOL",
+            help="A protocol's name; `ost evaluate list` shows all; `own` for your own videos.",
+        ),
     ] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="Also write path, label and every logit to this Parquet file.")
-    ] = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    *,
+    videos: LabelledOptions,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    matching: MatchOptions,
+    result: ResultOptions,
 ) -> None:
-    """Measure top-1, top-5 and mean per class on labelled videos, with the published numbers beside them.
-
-    For many GPUs: torchrun --nproc-per-node N -m ost evaluate ...
-    """
-    run_folders = runs or []
-    if protocol == "list":
-        from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
-
-        show_protocols(stdout(), {**PROTOCOLS, "own": OWN_PROTOCOL})
-    elif protocol == "diff":
-        _diff(run_folders)
-    elif protocol == "again":
-        _measure_again(run_folders, output, scores)
-    elif run_folders:
-        raise UsageError(
-            f"{run_folders[0]}: folders of runs go with `ost evaluate again` and `ost evaluate diff`"
-        )
-    elif protocol is None and videos is None and manifest is None:
+    """Measure top-1, top-5 and mean per class on labelled videos, with the published numbers beside them."""
+    if protocol is None and videos.videos is None and videos.manifest is None:
         raise UsageError(
             "name a protocol (`ost evaluate list` shows them) or your own --videos or --manifest"
         )
-    else:
-        from ost.evaluate.config import OWN, parse_config
+    from ost.evaluate.config import OWN, parse_config
 
-        clips, crops = options.parse_views(views)
-        # Called for its errors, which name the options.
-        options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
-        config_options = {
-            "protocol": protocol or OWN,
-            "videos": videos,
-            "manifest": manifest,
-            "classes": classes or "",
-            "backbone": backbone,
-            "weights": weights,
-            "blend": blend,
-            "blend_with": blend_with,
-            "frames": frames,
-            "clips": clips,
-            "crops": crops,
-            "sampling": sampling.value,
-            "min_decoded": min_decoded,
-            "method": match.value,
-            "texts": descriptors.value,
-            "eps": eps,
-            "ablate": ablate,
-            "vanilla": vanilla,
-            "device": device,
-            "dtype": dtype,
-        }
-        _evaluate(parse_config(config_options, "options"), output, scores)
+    config = {
+        "protocol": protocol or OWN,
+        **asdict(videos),
+        "classes": videos.classes or "",
+        **asdict(model),
+        **sampling.fields,
+        "match": matching.match.value,
+        "texts": matching.kinds.value,
+        "eps": matching.eps,
+        "ablate": result.ablate,
+        "vanilla": result.vanilla,
+    }
+    _evaluate(parse_config(config, "options"), result.output, result.scores)
+
+
+@command(evaluate_app, "list", examples=("ost evaluate list", "ost evaluate list | grep zero-shot"))
+def list_protocols() -> None:
+    """Show every protocol, and the folder layout that each benchmark is expected in."""
+    from ost.evaluate.protocols import OWN_PROTOCOL, PROTOCOLS
+
+    show_protocols(stdout(), {**PROTOCOLS, "own": OWN_PROTOCOL})
+
+
+@command(
+    evaluate_app,
+    "again",
+    examples=("ost evaluate again runs/own", "ost evaluate again runs/own --output runs/repeated"),
+)
+def measure_again(run: RunFolder, output: NewFolder = None, scores: ScoresFile = None) -> None:
+    """Measure a saved run again with the same settings, and compare the logits."""
+    from ost.evaluate.saved import load_run
+
+    repeated, lost = _run(load_run(run).config, output, scores)
+    if is_first_rank():
+        compare_runs(run, repeated)
+    if lost:
+        raise typer.Exit(1)
+
+
+@command(
+    evaluate_app,
+    "diff",
+    examples=("ost evaluate diff runs/own runs/own-2", "ost evaluate diff before/ after/ | tee diff.txt"),
+)
+def compare_runs(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The folder of a saved run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The folder of another.")],
+) -> None:
+    """Compare two saved runs on the videos that both have scored."""
+    from ost.evaluate.compare import compare
+    from ost.evaluate.saved import load_run
+
+    show_comparison(stdout(), compare(load_run(a), load_run(b)), a, b)
 
 
 def _evaluate(config: EvaluateConfig, output: Path | None, scores: Path | None) -> None:
@@ -193,7 +234,7 @@ def _score_and_save(task: EvaluationTask, run: Path, scores: Path | None) -> boo
             if scores is not None:
                 save_scores(scores, measured)
             show_measured(stdout(), measured)
-            stdout().print(f"saved: {run}, page: {run / PAGE}", markup=False)
+            stdout().print(f"saved: {run}, page: {run / PAGE}")
         ranks.wait()
     return bool(lost)
 
@@ -217,29 +258,6 @@ def _measure(task: EvaluationTask, ranks: Ranks, device: str) -> Measured:
     if ranks.first:
         show_notices(stderr(), measured.notices)
     return measured
-
-
-def _measure_again(runs: list[Path], output: Path | None, scores: Path | None) -> None:
-    from ost.evaluate.saved import load_run
-
-    if len(runs) != 1:
-        raise UsageError("`ost evaluate again` measures one saved run; give its folder")
-    saved = load_run(runs[0])
-    run, lost = _run(saved.config, output, scores)
-    if is_first_rank():
-        _diff([runs[0], run])
-    if lost:
-        raise typer.Exit(1)
-
-
-def _diff(runs: list[Path]) -> None:
-    from ost.evaluate.compare import compare
-    from ost.evaluate.saved import load_run
-
-    if len(runs) != 2:
-        raise UsageError("`ost evaluate diff` compares two saved runs; give their folders")
-    a, b = (load_run(run) for run in runs)
-    show_comparison(stdout(), compare(a, b), runs[0], runs[1])
 
 
 def show_protocols(console: Console, protocols: Mapping[str, Protocol]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.text import Text
 from ost.activity import activity, counted
 from ost.backbones.names import check_model
 from ost.cli.command import command, load_torch
+from ost.cli.parser import CommandGroup, example_lines
 from ost.cli.terminal import show_failures, show_notices, stderr, stdout
 from ost.descriptors.pack import Pack, save_pack
 from ost.descriptors.shipped import shipped, shipped_pack, whole_packs
@@ -29,11 +31,18 @@ if TYPE_CHECKING:
     from ost.evaluate.run import ListScores
     from ost.evaluate.ways import Way
 
-packs_app = typer.Typer(no_args_is_help=True, help="Descriptor packs: list, show, check, import.")
-SpecArgument = Annotated[str, typer.Argument(help="A shipped pack, a pack file, or any other SPEC.")]
+packs_app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="Descriptor packs: list, show, check, import.",
+    epilog=example_lines("ost packs list", "ost packs show everyday"),
+)
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A shipped pack, a pack file, or any other SPEC.")
+]
 
 
-@command(packs_app, "list")
+@command(packs_app, "list", examples=("ost packs list", "ost packs list | grep k400"))
 def list_packs() -> None:
     """The packs that come with OST."""
     table = Table(box=None, pad_edge=False)
@@ -46,10 +55,12 @@ def list_packs() -> None:
     stdout().print(table)
 
 
-@command(packs_app)
+@command(packs_app, examples=("ost packs show everyday", 'ost packs show ucf101 "Archery" "Horse Riding"'))
 def show(
     spec: SpecArgument,
-    names: Annotated[list[str] | None, typer.Argument(help="Classes; all if none is given.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="CLASS...", help="Classes; all if none is given.")
+    ] = None,
 ) -> None:
     """The descriptors of a pack's classes."""
     pack = resolve(spec)
@@ -63,35 +74,64 @@ def show(
     show_notices(stderr(), list(pack.notices))
 
 
-@command(packs_app)
+@dataclass(frozen=True)
+class LabelledClips:
+    """The labelled clips that a pack is tried on."""
+
+    PANEL: ClassVar = "Input"
+    clips: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet of path and label: accuracy on labelled clips.")
+    ] = None
+    dataset: Annotated[str | None, typer.Option(help="Only the clips with this in the column dataset.")] = (
+        None
+    )
+    only_labelled: Annotated[
+        bool, typer.Option("--only-labelled", help="Tell apart only the classes that some clip shows.")
+    ] = False
+    frames: Annotated[int, typer.Option(min=1, help="Frames a clip.")] = 32
+
+    def check(self) -> None:
+        """Refuse a manifest that is missing, and options that need one."""
+        if (self.dataset or self.only_labelled) and not self.clips:
+            raise UsageError("--dataset and --only-labelled choose among clips; name a manifest with --clips")
+        if self.clips and not self.clips.is_file():
+            raise UsageError(f"{self.clips}: there is no such file")
+
+
+@command(
+    packs_app,
+    examples=(
+        "ost packs check my-pack.json",
+        "ost packs check hmdb51 --clips clips.csv --picture hmdb51.png",
+    ),
+)
 def check(
     specs: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC...", help="Packs; all shipped ones if none is given.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Whose text tower measures the classes.")] = "lite",
-    weights: Annotated[str | None, typer.Option(help="Weights for it; see ost recognize.")] = None,
-    clips: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet of path and label: accuracy on labelled clips.")
+    backbone: Annotated[
+        str, typer.Option(help="Whose text tower measures the classes.", rich_help_panel="Model")
+    ] = "lite",
+    weights: Annotated[
+        str | None, typer.Option(help="Weights for it; see ost recognize.", rich_help_panel="Model")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Only the clips with this in the column dataset.")
+    *,
+    labelled: LabelledClips,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.", rich_help_panel="Output")
     ] = None,
-    only_labelled: Annotated[
-        bool, typer.Option("--only-labelled", help="Tell apart only the classes that some clip shows.")
-    ] = False,
-    frames: Annotated[int, typer.Option(min=1, help="Frames a clip.")] = 32,
-    picture: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
-    pairs: Annotated[int, typer.Option(min=0, max=20, help="Most confusable pairs to list, of each.")] = 5,
+    pairs: Annotated[
+        int,
+        typer.Option(min=0, max=20, help="Most confusable pairs to list, of each.", rich_help_panel="Output"),
+    ] = 5,
 ) -> None:
     """Is a pack any good? Exit code 1 if something in one is wrong, or a clip could not be used."""
+    clips = labelled.clips
     if (clips or picture) and len(specs or []) != 1:
         raise UsageError("--clips and --picture are for one pack; name it")
-    if (dataset or only_labelled) and not clips:
-        raise UsageError("--dataset and --only-labelled choose among clips; name a manifest with --clips")
+    labelled.check()
     packs = [resolve(spec) for spec in specs] if specs else [shipped_pack(name) for name in whole_packs()]
     check_model(backbone, weights)
-    if clips and not clips.is_file():
-        raise UsageError(f"{clips}: there is no such file")
     if picture:
         from ost.evaluate.picture import picture_format
 
@@ -110,20 +150,28 @@ def check(
     ]
     show_reports(stdout(), reports, tower.name, pairs)
     show_notices(notes, [line for pack in packs for line in pack.notices])
-    answers = _score(tower, packs[0], clips, dataset, only_labelled, frames) if clips else {}
-    lost: list[VideoError] = []
-    if answers:
-        answer = next(iter(answers.values()))
-        lost = [VideoError(path, cause) for path, cause in answer.unreadable.items()]
-        show_failures(notes, lost, len(answer.paths) + len(lost))
-        if not answer.paths:
-            raise UsageError(f"{clips}: none of its videos can be read; there is nothing to count")
-        show_accuracy(stdout(), answers)
+    answers = (
+        _score(tower, packs[0], clips, labelled.dataset, labelled.only_labelled, labelled.frames)
+        if clips
+        else {}
+    )
+    lost = _show_answers(answers, clips) if answers and clips else False
     if picture:
         save_picture(reports[0], picture, answers)
         stdout().print(Text(f"picture: {picture}"))
     if any(report.faults for report in reports) or lost:
         raise typer.Exit(1)
+
+
+def _show_answers(answers: Mapping[Way, ListScores], clips: Path) -> bool:
+    """Show the accuracy on the labelled clips; return whether a video was lost."""
+    answer = next(iter(answers.values()))
+    lost = [VideoError(path, cause) for path, cause in answer.unreadable.items()]
+    show_failures(stderr(), lost, len(answer.paths) + len(lost))
+    if not answer.paths:
+        raise UsageError(f"{clips}: none of its videos can be read; there is nothing to count")
+    show_accuracy(stdout(), answers)
+    return bool(lost)
 
 
 def _score(
@@ -144,16 +192,36 @@ def _score(
     return {way: way_answers[0] for way, way_answers in answers.items()}
 
 
-@command(packs_app, "import")
+@dataclass(frozen=True)
+class AuthorsFiles:
+    """Descriptors in the format of the OST authors."""
+
+    PANEL: ClassVar = "Input"
+    spatial: Annotated[Path, typer.Option(help="JSON of id -> spatial descriptors.")]
+    temporal: Annotated[Path, typer.Option(help="JSON of id -> temporal descriptors.")]
+    labels: Annotated[Path, typer.Option(help="CSV id,name in the same order.")]
+
+
+@command(
+    packs_app,
+    "import",
+    examples=(
+        "ost packs import --spatial s.json --temporal t.json --labels labels.csv -o pack.json",
+        "ost packs import --spatial s.json --temporal t.json --labels labels.csv -o x.json --name hmdb",
+    ),
+)
 def import_pack(
-    spatial: Annotated[Path, typer.Option(help='JSON {"0": [...], ...} of spatial descriptors.')],
-    temporal: Annotated[Path, typer.Option(help='JSON {"0": [...], ...} of temporal descriptors.')],
-    labels: Annotated[Path, typer.Option(help="CSV id,name in the same order.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The pack file to write.")],
-    name: Annotated[str | None, typer.Option(help="Name of the pack; the file's by default.")] = None,
+    files: AuthorsFiles,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The pack file to write.", rich_help_panel="Output")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the pack.", show_default="the file's", rich_help_panel="Output"),
+    ] = None,
 ) -> None:
     """Turn descriptors in the format of the OST authors into a pack."""
-    pack = import_authors(spatial, temporal, labels, name or output.stem)
+    pack = import_authors(files.spatial, files.temporal, files.labels, name or output.stem)
     save_pack(pack, output)
     stdout().print(Text(f"{output}: {len(pack)} classes, hash {pack.hash[:12]}"))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.table import Table
@@ -13,10 +13,9 @@ from rich.text import Text
 
 from ost.activity import activity, counted
 from ost.archives import within
-from ost.backbones.names import check_model
-from ost.cli import options
 from ost.cli.command import load_torch
-from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_line
+from ost.cli.options import MatchOptions, ModelOptions, SamplingOptions
+from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_json
 from ost.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -25,39 +24,49 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ost.recognition.prediction import Prediction
+    from ost.recognition.settings import SettingsFields
 
 BAR = 24  # width in characters of the bar of probability 1
 
 
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What is shown and written of each video."""
+
+    PANEL: ClassVar = "Output"
+    top: Annotated[int, typer.Option(min=1, help="Classes shown a video.")] = 5
+    every: Annotated[bool, typer.Option("--all", help="Show every class.")] = False
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a video, in one line; failures are objects too.")
+    ] = False
+    report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None
+
+
 def recognize(
     videos: Annotated[
-        list[str], typer.Argument(help="Video files, folders of videos, folders of frame images.")
+        list[str],
+        typer.Argument(metavar="VIDEO...", help="Video files, folders of videos, folders of frame images."),
     ],
     classes: Annotated[
-        str, typer.Option(help="Comma list, text file, id,name CSV, pack file, or a shipped pack.")
+        str,
+        typer.Option(
+            help="Comma list, text file, id,name CSV, pack file, or a shipped pack.", rich_help_panel="Input"
+        ),
     ],
-    backbone: options.Backbone = None,
-    weights: options.Weights = None,
-    blend: options.Blend = None,
-    blend_with: options.BlendWith = None,
-    frames: options.FrameCount = 32,
-    views: options.Views = "1x1",
-    sampling: options.Sampling = options.SamplingChoice.uniform,
-    match: options.Match = options.MatchChoice.ot,
-    descriptors: options.Kinds = options.KindChoice.both,
-    eps: options.Eps = 0.1,
-    min_decoded: options.MinDecoded = 0.5,
-    top: Annotated[int, typer.Option(min=1, help="Classes shown a video.")] = 5,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a video, with every class.")
-    ] = False,
-    report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None,
-    cache: options.Cache = True,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    matching: MatchOptions,
+    output: PredictionOptions,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache", help="Keep embeddings, so that the next list of classes costs seconds."
+        ),
+    ] = True,
 ) -> None:
     """Say which of the classes each video shows."""
     from ost.descriptors.spec import resolve
+    from ost.recognition.settings import Settings
     from ost.video.find import find_videos
 
     console, notes = stdout(), stderr()
@@ -65,43 +74,33 @@ def recognize(
     with activity("looking for videos"):
         paths = find_videos(videos)
     _check_any_exists(paths)
-    settings = options.settings_of(frames, views, sampling, min_decoded, match, descriptors, eps)
-    check_model(backbone, weights, blend=blend, blend_with=blend_with, device=device, dtype=dtype)
-    pages = _Pages(report) if report else None
+    fields: SettingsFields = {**sampling.fields, **matching.fields}
+    Settings().but(**fields)  # refused before torch is loaded
+    model.check()
+    pages = _Pages(output.report) if output.report else None
     load_torch()
 
-    from ost.backbones.load import load_backbone
-    from ost.recognition.recognizer import Recognizer
+    from ost.recognition.record import failure_record
 
-    tower = load_backbone(
-        backbone,
-        weights,
-        blend_ratio=blend,
-        original=blend_with,
-        device=device,
-        dtype=dtype,
-        notify=lambda line: show_notices(notes, [line]),
-    )
+    recognizer = model.load(cache=cache, **fields)
     failures: list[VideoError] = []
-    notices_shown: set[str] = set()
-    results = Recognizer(tower, settings, cache=cache).recognize_all(
-        paths, pack, thumbnails=pages is not None
-    )
+    notices = _Notices(pack.notices)
+    top = None if output.every else output.top
+    results = recognizer.recognize_all(paths, pack, thumbnails=pages is not None)
     for result in counted(results, "recognising", len(paths)):
         if isinstance(result, VideoError):
             failures.append(result)
+            if output.as_json:
+                write_json(failure_record(result))
             continue
-        if as_json:
-            write_line(json.dumps(result.to_dict(), ensure_ascii=False))
+        if output.as_json:
+            write_json(result.to_dict(top))
         else:
             show_prediction(console, result, top)
-        shared_notices = [*pack.notices, *result.head.notices]
-        video_notices = [f"{result.path}: {line}" for line in result.notices if line not in shared_notices]
-        show_notices(notes, [line for line in (*shared_notices, *video_notices) if line not in notices_shown])
-        notices_shown |= {*shared_notices, *video_notices}
+        notices.show(result)
         if pages:
             page = pages.save(result)
-            if not as_json:
+            if not output.as_json:
                 console.print(f"page: {page}")
     show_failures(notes, failures, len(paths))
     if failures:
@@ -118,6 +117,20 @@ def _check_any_exists(paths: Sequence[str]) -> None:
         return
     listed = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     raise UsageError(f"{listed}: there is no such file")
+
+
+class _Notices:
+    """Show each notice once: those of the classes as they are, those of a video with its path."""
+
+    def __init__(self, of_pack: Sequence[str]) -> None:
+        self._of_pack = of_pack
+        self._shown: set[str] = set()
+
+    def show(self, prediction: Prediction) -> None:
+        shared = [*self._of_pack, *prediction.head.notices]
+        own = [f"{prediction.path}: {line}" for line in prediction.notices if line not in shared]
+        show_notices(stderr(), [line for line in (*shared, *own) if line not in self._shown])
+        self._shown |= {*shared, *own}
 
 
 class _Pages:
@@ -140,15 +153,15 @@ class _Pages:
         return page
 
 
-def show_prediction(console: Console, prediction: Prediction, top: int) -> None:
-    """Print the likeliest classes of one video with bars."""
+def show_prediction(console: Console, prediction: Prediction, top: int | None) -> None:
+    """Print the likeliest classes of one video with bars, or all."""
+    block = "#" if console.options.ascii_only else "█"
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right")
     table.add_column()
     table.add_column()
-    for score in prediction.top(top):
-        bar = "█" * round(score.probability * BAR)
-        # Text, not markup: a class name is the user's, and may hold square brackets.
+    for score in prediction.classes[:top]:
+        bar = block * round(score.probability * BAR)
         table.add_row(f"{score.probability:.1%}", Text(bar, style="cyan"), Text(score.title))
     console.print(Text(prediction.path, style="bold"))
     console.print(table)

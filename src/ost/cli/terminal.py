@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import sys
 import traceback
 from collections.abc import Generator
@@ -146,7 +149,13 @@ def undisturbed() -> Generator[None]:
 
 
 class _Terminal(Console):
-    """A console that hides the status line while it prints, and raises `OutputClosed` on a closed pipe."""
+    """A console that hides the status line while it prints, and raises `OutputClosed` on a closed pipe.
+
+    It prints what it is given: square brackets and `:smile:` may stand in what the user named.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True, **options)
 
     def on_broken_pipe(self) -> None:
         raise OutputClosed from None
@@ -158,13 +167,13 @@ class _Terminal(Console):
 
 def stdout() -> Console:
     """Return the console for results; piped output is not cut to the width of a terminal."""
-    console = _Terminal(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else _Terminal(highlight=False, soft_wrap=True, width=PIPED)
+    console = _Terminal()
+    return console if console.is_terminal else _Terminal(width=PIPED)
 
 
 def stderr() -> Console:
     """Return the console for notices and failures."""
-    return _Terminal(stderr=True, highlight=False, soft_wrap=True)
+    return _Terminal(stderr=True)
 
 
 def write_line(line: str) -> None:
@@ -175,6 +184,21 @@ def write_line(line: str) -> None:
             sys.stdout.flush()
         except BrokenPipeError:
             raise OutputClosed from None
+
+
+def write_json(value: object) -> None:
+    """Write a value as one line of JSON, which is UTF-8 or, where stdout is not, ASCII.
+
+    What of a file name is not UTF-8 is a lone surrogate, for which `backslashreplace` writes what JSON does.
+    """
+    utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    write_line(json.dumps(value, ensure_ascii=not utf8))
+
+
+def escape_unencodable() -> None:
+    """Make stdout escape what its encoding lacks: a name in another script must not end a command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def show_notices(console: Console, notices: list[str]) -> None:

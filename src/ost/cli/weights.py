@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ost.backbones.names import check_model, check_weights, is_adapter
-from ost.cli import options
 from ost.cli.command import command, load_torch
+from ost.cli.parser import CommandGroup, example_lines
 from ost.cli.terminal import show_notices, stderr, stdout
 from ost.datasets.manifest import read_manifest
 from ost.descriptors.lookup import first_names
@@ -21,12 +21,21 @@ from ost.runs import EVALUATION, TRAINING, WEIGHTS, holds_run, trained_on
 if TYPE_CHECKING:
     from ost.weights.formats import Weights
 
-weights_app = typer.Typer(no_args_is_help=True, help="Weight files: list, explain, inspect, convert, blend.")
-WeightSource = Annotated[str, typer.Argument(help="A weight file, or a name from ost weights list.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")]
+weights_app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="Weight files: list, explain, inspect, convert, blend.",
+    epilog=example_lines("ost weights list", "ost weights inspect model.pth"),
+)
+WeightSource = Annotated[
+    str, typer.Argument(metavar="WEIGHTS", help="A weight file, or a name from ost weights list.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The safetensors file to write.", rich_help_panel="Output")
+]
 
 
-@command(weights_app, "list")
+@command(weights_app, "list", examples=("ost weights list", "ost weights list | grep ost/"))
 def list_weights() -> None:
     """The backbones and published weights known by name."""
     from ost.backbones.catalog import BACKBONES
@@ -52,7 +61,7 @@ def list_weights() -> None:
     show_notices(stderr(), broken)
 
 
-@command(weights_app)
+@command(weights_app, examples=("ost weights inspect model.pth", "ost weights inspect runs/few-shot"))
 def inspect(source: WeightSource) -> None:
     """What a weight file, or the one in the folder of a run, is: its origin, sizes, pixels, and what was learned."""
     source = _run_weights(Path(source)) or source
@@ -64,12 +73,18 @@ def inspect(source: WeightSource) -> None:
         console.print(Text(f"{name:>12}  {value}"))
 
 
-@command(weights_app)
+@command(
+    weights_app,
+    examples=("ost weights explain ost/k400", "ost weights explain --backbone PE-Core-B-16/meta"),
+)
 def explain(
     source: Annotated[
-        str | None, typer.Argument(help="Weights: a file or a name.", show_default="none")
+        str | None, typer.Argument(metavar="WEIGHTS", help="Weights: a file or a name.", show_default="none")
     ] = None,
-    backbone: options.Backbone = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Backbone by name.", show_default="ViT-B-16/openai", rich_help_panel="Model"),
+    ] = None,
 ) -> None:
     """Say what a model is taken for, and where each of its properties is known from."""
     check_model(backbone, source)
@@ -147,7 +162,13 @@ def _adapter_lines(file: Path) -> dict[str, str]:
     }
 
 
-@command(weights_app)
+@command(
+    weights_app,
+    examples=(
+        "ost weights convert model.pth -o model.safetensors",
+        "ost weights convert ost/k400 -o k400.safetensors",
+    ),
+)
 def convert(source: WeightSource, output: Output) -> None:
     """Write a weight file as safetensors: no pickle, no optimiser, its pixels in the metadata."""
     file, weights = _read(source)
@@ -159,12 +180,22 @@ def convert(source: WeightSource, output: Output) -> None:
     stdout().print(Text(f"{output}: {after / 1e6:.1f} MB, from {before / 1e6:.1f} MB"))
 
 
-@command(weights_app)
+@command(
+    weights_app,
+    examples=(
+        "ost weights blend ViT-B-16/openai ost/k400 -o blended.safetensors",
+        "ost weights blend original.pt tuned.pt -o blended.safetensors --ratio 0.5",
+    ),
+)
 def blend(
-    original: Annotated[str, typer.Argument(help="The weights that were fine-tuned: file or name.")],
-    tuned: Annotated[str, typer.Argument(help="The fine-tuned weights: file or name.")],
+    original: Annotated[
+        str, typer.Argument(metavar="ORIGINAL", help="The weights that were fine-tuned: file or name.")
+    ],
+    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="The fine-tuned weights: file or name.")],
     output: Output,
-    ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the original.")] = 0.2,
+    ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the original.", rich_help_panel="Model")
+    ] = 0.2,
 ) -> None:
     """Blend two weight files of one architecture (WiSE-FT): ratio * original + (1 - ratio) * tuned."""
     for source in (original, tuned):
