@@ -135,35 +135,15 @@ def load(
     from ost.recognition.recognizer import Recognizer
     from ost.recognition.settings import Settings
 
-    validated = Settings().but(**settings)
-    backbone = load_backbone(
-        name,
-        weights,
-        blend_ratio=blend,
-        original=blend_with,
-        device=str(device),
-        dtype=dtype_name(dtype),
-        notify=notify or _notify,
-    )
+    used = Settings().but(**settings)
+    model: dict[str, Any] = {"blend": blend, "blend_with": blend_with}
+    model |= {"device": str(device), "dtype": dtype_name(dtype)}
+    backbone = load_backbone(name, weights, notify=notify or _notify, **model)
     if threads is not None:
         _set_threads(threads)
-    call = partial(
-        load,
-        name,
-        weights,
-        blend=blend,
-        blend_with=blend_with,
-        device=device,
-        dtype=dtype,
-        cache=cache,
-        threads=threads,
-        decoders=decoders,
-        batch_frames=batch_frames,
-        **settings,
-    )
-    return Recognizer(
-        backbone, validated, cache=cache, decoders=decoders, batch_frames=batch_frames, reload=call
-    )
+    reading: dict[str, Any] = {"cache": cache, "decoders": decoders, "batch_frames": batch_frames}
+    again = partial(load, name, weights, threads=threads, **model, **reading, **settings)
+    return Recognizer(backbone, used, reload=again, **reading)
 
 
 def pack(spec: Spec) -> Pack:

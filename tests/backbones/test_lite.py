@@ -177,7 +177,7 @@ def test_it_takes_no_other_weights():
     with pytest.raises(UsageError, match="carries its own weights"):
         load_backbone("lite", "some.pth")
     with pytest.raises(UsageError, match="carries its own weights"):
-        load_backbone("lite", blend_ratio=0.5)
+        load_backbone("lite", blend=0.5)
 
 
 def test_texts_embed_the_same_in_any_number_of_threads(kept, monkeypatch):

@@ -186,7 +186,7 @@ class TestBlend:
 
     def test_a_backbone_is_blended_while_it_is_loaded(self, pair, tmp_path):
         mixed = load_backbone(
-            weights=tmp_path / "tuned.pth", blend_ratio=0.2, original=tmp_path / "original.pt", dtype="fp32"
+            weights=tmp_path / "tuned.pth", blend=0.2, blend_with=tmp_path / "original.pt", dtype="fp32"
         )
         save_weights(blend(*pair, 0.2), saved := tmp_path / "mixed.safetensors")
         assert torch.equal(
@@ -196,4 +196,4 @@ class TestBlend:
         with pytest.raises(UsageError, match="add blend=SHARE"):
             load_backbone(weights=saved, original=saved)
         with pytest.raises(UsageError, match="name the original weights with blend_with"):
-            load_backbone(weights=saved, blend_ratio=0.5)
+            load_backbone(weights=saved, blend=0.5)

@@ -5,11 +5,13 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from ost.cli import app
 from ost.cli.options import parse_views
 from ost.errors import UsageError
+from ost.recognition.record import FailureRecord, VideoRecord, json_schema
 
 CLASSES = "riding a bike,brushing teeth,playing piano"
 
@@ -35,10 +37,9 @@ def test_the_demo_recognises_a_real_clip_and_writes_one_page(ost, tmp_path):
 
 
 def test_json_tells_every_class_sorted_with_times_and_seconds(ost, bikes):
-    code, out, _ = ost(*lite(bikes, "--classes", "everyday", "--json"))
+    code, out, _ = ost(*lite(bikes, "--classes", "everyday", "--json", "--all"))
     told = json.loads(out)
     assert code == 0
-    assert set(told) >= {"path", "backbone", "weights", "pack", "times", "classes", "seconds"}
     assert len(told["times"]) == 2
     assert len(told["classes"]) == 40
     probabilities = [c["probability"] for c in told["classes"]]
@@ -46,6 +47,36 @@ def test_json_tells_every_class_sorted_with_times_and_seconds(ost, bikes):
     assert sum(probabilities) == pytest.approx(1)
     assert set(told["seconds"]) == {"decoding", "towers", "matching"}
     assert len(told["weights"]) == len(told["pack"]) == 64
+    shorter = json.loads(ost(*lite(bikes, "--classes", "everyday", "--json", "--top", "2"))[1])
+    assert [c["name"] for c in shorter["classes"]] == [c["name"] for c in told["classes"][:2]]
+
+
+def test_json_shows_labels_as_the_user_wrote_them(ost, bikes):
+    _, out, _ = ost(*lite(bikes, "--classes", "BalanceBeam,brush_hair,iPhone", "--json"))
+    assert {(c["label"], c["name"]) for c in json.loads(out)["classes"]} == {
+        ("BalanceBeam", "gymnastics on the balance beam"),
+        ("brush_hair", "brushing hair"),
+        ("iPhone", "i phone"),
+    }
+    _, out, _ = ost(*lite(bikes, "--classes", "BalanceBeam,brush_hair"))
+    assert "BalanceBeam (gymnastics on the balance beam)" in out
+
+
+def test_records_follow_the_schema_in_the_docs(ost, bikes, tmp_path):
+    schema = json.loads((Path(__file__).parents[2] / "docs/recognize.schema.json").read_text())
+    assert schema == json_schema()
+    (tmp_path / "text.mp4").write_text("not a video")
+    code, out, _ = ost(*lite(bikes, tmp_path / "text.mp4", "--classes", CLASSES, "--json"))
+    answer, failure = map(json.loads, out.splitlines())
+    assert code == 1
+    assert set(answer) == set(schema["$defs"]["VideoRecord"]["required"])
+    assert set(failure) == set(schema["$defs"]["FailureRecord"]["required"])
+    checked = TypeAdapter(VideoRecord | FailureRecord)
+    assert [checked.validate_python(r) for r in (answer, failure)] == [
+        answer
+        | {"pixels": answer["pixels"] | {key: tuple(answer["pixels"][key]) for key in ("mean", "std")}},
+        failure,
+    ]
 
 
 def test_broken_videos_are_listed_and_the_others_recognised(ost, bikes, tmp_path):
@@ -55,7 +86,9 @@ def test_broken_videos_are_listed_and_the_others_recognised(ost, bikes, tmp_path
     (tmp_path / "notes.txt").write_text("left alone")
     code, out, err = ost(*lite(tmp_path, "--classes", CLASSES, "--json"))
     assert code == 1
-    assert [Path(json.loads(line)["path"]).name for line in out.splitlines()] == ["fine.mp4"]
+    records = {Path((record := json.loads(line))["path"]).name: record for line in out.splitlines()}
+    assert set(records) == {"fine.mp4", "text.mp4", "empty.avi"}
+    assert records["empty.avi"]["error"] == "the file is empty"
     assert "2 of 3 videos could not be used" in err
     assert "text.mp4: " in err
     assert "empty.avi: the file is empty" in err

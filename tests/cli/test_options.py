@@ -83,19 +83,19 @@ def test_a_former_spelling_is_left_alone_behind_two_dashes():
 
 
 def test_groups_return_the_settings_of_the_library():
-    views = SamplingOptions(frames=8, views="2x3").parsed()
-    settings = MatchOptions(kinds=KindChoice.spatial).settings(views)
-    assert (settings.views, settings.kinds, settings.method) == (views, ("spatial",), "ot")
-    assert (views.clips, views.crops, views.sampling) == (2, 3, "uniform")
-    assert MatchOptions().settings(views).kinds == ("spatial", "temporal")
+    from ost.recognition.settings import Settings
+
+    sampling = SamplingOptions(frames=8, views="2x3").fields
+    settings = Settings().but(**sampling, **MatchOptions(kinds=KindChoice.spatial).fields)
+    assert settings == Settings(8, 2, 3, kinds=("spatial",))
     with pytest.raises(UsageError, match="eps must be positive"):
-        MatchOptions(eps=0).settings(views)
+        Settings().but(**MatchOptions(eps=0).fields)
 
 
 def test_the_defaults_of_the_options_are_those_of_the_library():
     from ost.recognition.settings import Settings
 
-    assert MatchOptions().settings(SamplingOptions().parsed()) == Settings()
+    assert Settings().but(**SamplingOptions().fields, **MatchOptions().fields) == Settings()
 
 
 def completed(line, tmp_path):

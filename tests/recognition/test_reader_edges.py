@@ -88,7 +88,7 @@ def test_an_iterable_that_fails_loses_no_answer_and_is_the_callers_error(
     "part",
     [
         *(("a.mp4", None, 10.0), ("a.mp4", "soon", None), ("a.mp4", 10**400, None), ("a.mp4", 1.0)),
-        *(("a.mp4", 1, 2, 3), (None, 0, 1), (5, 0, 1), (b"a.mp4", 0, 1), (), None),
+        *(("a.mp4", 1, 2, 3), (None, 0, 1), (5, 0, 1), ({"a": 1}, 0, 1), (), None),
     ],
     ids=lambda part: str(part)[:20],
 )

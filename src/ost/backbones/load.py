@@ -14,7 +14,7 @@ from ost.backbones.names import check_model, is_adapter
 from ost.backbones.resolve import Notify, find_spec, named_weights, openai_name, resolve_model
 from ost.backbones.spec import Build
 from ost.errors import UsageError
-from ost.weights.blend import blend
+from ost.weights.blend import blend as blend_weights
 from ost.weights.formats import Weights
 
 Grow = Callable[[Weights], Weights]
@@ -24,8 +24,8 @@ def load_backbone(
     name: str | None = None,
     weights: str | Path | None = None,
     *,
-    blend_ratio: float | None = None,
-    original: str | Path | None = None,
+    blend: float | None = None,
+    blend_with: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     notify: Notify = lambda _: None,
@@ -38,8 +38,8 @@ def load_backbone(
             OpenAI's ViT-B/16, or the architecture that the tensors of `weights` determine.
         weights: a published name ("ost/k400"), a name of the catalog, or a file; an adapter's file is loaded over
             the backbone that it names.
-        blend_ratio: share of the original weights in a WiSE-FT blend.
-        original: a name or file to blend with; by default the OpenAI weights of the same sizes.
+        blend: share of the original weights in a WiSE-FT blend.
+        blend_with: a name or file to blend with; by default the OpenAI weights of the same sizes.
         device, dtype: see `ost.device`.
         notify: called with notices, one sentence each.
         grow: adds tensors of training to the weights of a CLIP before its towers are built.
@@ -48,7 +48,7 @@ def load_backbone(
         UsageError: a name is unknown, or settings contradict each other.
         WeightsError: a file cannot be downloaded or read, or does not fit.
     """
-    check_model(name, weights, blend=blend_ratio, blend_with=original, device=device, dtype=dtype)
+    check_model(name, weights, blend=blend, blend_with=blend_with, device=device, dtype=dtype)
     if weights is not None and is_adapter(Path(weights)):
         adapter = read_adapter(Path(weights))
         base = load_backbone(*_backbone_under(adapter, name), device=device, dtype=dtype, notify=notify)
@@ -57,11 +57,11 @@ def load_backbone(
     if weights is None and (spec := find_spec(build.name)) is not None:
         return spec.build(build)
     resolved = resolve_model(name, weights, notify)
-    if blend_ratio is not None:
-        other = str(original or openai_name(resolved.weights))
+    if blend is not None:
+        other = str(blend_with or openai_name(resolved.weights))
         _, start = named_weights(other, notify, "blend_with")
-        blended = blend(start, resolved.weights, blend_ratio)
-        title = f"{resolved.name} + {blend_ratio:g} x {other}"
+        blended = blend_weights(start, resolved.weights, blend)
+        title = f"{resolved.name} + {blend:g} x {other}"
         resolved = replace(resolved, name=title, weights=blended)
     from ost.backbones.clip import build_clip
 

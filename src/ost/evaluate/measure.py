@@ -114,8 +114,8 @@ def load_models(
     backbone = load_backbone(
         config.backbone,
         config.weights,
-        blend_ratio=config.blend,
-        original=config.blend_with if config.blend is not None else None,
+        blend=config.blend,
+        blend_with=config.blend_with if config.blend is not None else None,
         device=device,
         dtype=config.dtype,
         notify=notify,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from torch import Tensor
 
@@ -19,11 +19,15 @@ from ost.video.chunks import decode_chunks
 from ost.video.container import READ_FAILED, Cancelled
 from ost.video.decode import decode
 from ost.video.live import LiveFrames
+from ost.video.memory import Indexed
+from ost.video.place import Video, as_video, name_of
 from ost.video.sample import Part
+from ost.video.stream import Stream
 from ost.video.thumbnails import thumbnails
 from ost.video.transform import view_pixels, view_preprocess
 
-Source = str | Path | Span | tuple[str | Path, float, float | None] | Frames | LiveFrames
+# A video, a part of one in seconds, frames that were sampled before, or a live source.
+Source: TypeAlias = "Video | Span | tuple[Video, float, float | None] | Frames | LiveFrames"
 
 
 @dataclass(frozen=True)
@@ -111,40 +115,42 @@ class Decoder:
     pictures: bool
     stop: Event
 
-    def units(self, video: Source) -> Iterator[Unit]:
-        """Yield the units of a video; any exception becomes its failure and its last unit."""
-        path = type(video).__name__
+    def units(self, source: Source) -> Iterator[Unit]:
+        """Yield the units of an input; any exception becomes its failure and its last unit."""
+        path = f"<{type(source).__name__}>"
         try:
-            path = str(video)
-            path = path_of(video)
+            path = str(source) if isinstance(source, str | os.PathLike) else path
+            given = _input_of(source)
+            path = given.path
             if isinstance(self.views, FrameRate):
-                yield from self._chunks(path, video, self.views)
+                yield from self._chunks(given, self.views)
             else:
-                yield self._whole(path, video, self.views)
+                yield self._whole(given, self.views)
         except UsageError:  # of the settings, and so of every video
             raise
         except Exception as error:
             yield Unit(path, found=failure(path, error))
         finally:
-            if isinstance(video, LiveFrames):
-                video.close()  # whoever pushes learns that nobody reads
+            if isinstance(source, LiveFrames):
+                source.close()  # whoever pushes learns that nobody reads
 
-    def _whole(self, path: str, video: Source, views: Settings) -> Unit:
+    def _whole(self, given: _Input, views: Settings) -> Unit:
+        path, video, part = given
         if isinstance(video, LiveFrames):
             raise VideoError(
                 path, "a live source has no end over which to spread frames; read it at a frame rate"
             )
         if isinstance(video, Frames):
             return self._decoded(Unit(path), video, views.crops)
-        file, part = _file_and_part(video)
-        identity = None if self.kept is None else self.kept.identity(file, part)
+        identity = self._identity(given)
         if not self.pictures and (cached := self._cached(identity)) is not None:
             return Unit(path, found=replace(cached, path=path))
-        frames = decode_views(file, self.preprocess, views, self.stop, part)
-        identity = self._cacheable(identity, frames, file, part)
+        frames = decode_views(video, self.preprocess, views, self.stop, part)
+        identity = self._cacheable(identity, frames, given)
         return self._decoded(Unit(path, identity=identity), frames, views.crops)
 
-    def _chunks(self, path: str, video: Source, rate: FrameRate) -> Iterator[Unit]:
+    def _chunks(self, given: _Input, rate: FrameRate) -> Iterator[Unit]:
+        path, video, part = given
         if isinstance(video, Frames):
             raise VideoError(path, "frames that were sampled before cannot be sampled at a rate")
         if isinstance(video, LiveFrames):
@@ -152,15 +158,14 @@ class Decoder:
             for number, (frames, last) in enumerate(chunks):
                 yield self._decoded(Unit(path, last, chunk=number), frames)
             return
-        file, part = _file_and_part(video)
-        identity, skip = None if self.kept is None else self.kept.identity(file, part), 0
+        identity, skip = self._identity(given), 0
         while not self.pictures and (cached := self._cached(identity, skip)) is not None:
             yield Unit(path, cached.last, chunk=skip, found=replace(cached, path=path))
             if cached.last:
                 return
             skip += 1
         chunks = decode_chunks(
-            file,
+            video,
             fps=rate.fps,
             chunk_frames=rate.chunk_frames,
             preprocess=self.preprocess,
@@ -169,7 +174,7 @@ class Decoder:
             stop=self.stop.is_set,
         )
         for number, (frames, last) in enumerate(chunks, skip):
-            identity = self._cacheable(identity, frames, file, part)
+            identity = self._cacheable(identity, frames, given)
             yield self._decoded(Unit(path, last, identity, number), frames)
 
     def _cached(self, identity: str | None, chunk: int = 0) -> Reading | None:
@@ -186,60 +191,53 @@ class Decoder:
             unit.pixels = view_pixels(frames, self.preprocess, crops)
         return unit
 
-    def _cacheable(
-        self, identity: str | None, frames: Frames, file: str | Path, part: Part | None
-    ) -> str | None:
+    def _identity(self, given: _Input) -> str | None:
+        """Return the cache key of a file or a part of one; None for other inputs, which are not cached."""
+        if self.kept is None or not isinstance(given.video, str | os.PathLike):
+            return None
+        return self.kept.identity(given.video, given.part)
+
+    def _cacheable(self, identity: str | None, frames: Frames, given: _Input) -> str | None:
         """Return the identity if the file was read well and did not change while it was decoded, else None."""
-        same = self.kept is not None and identity == self.kept.identity(file, part)
+        same = identity is not None and identity == self._identity(given)
         return identity if same and READ_FAILED not in frames.notices else None
 
 
-def path_of(video: object) -> str:
-    """Return the name of an input in its results.
+class _Input(NamedTuple):
+    """An input of the reader: the path of its results, what is read, and the part of it."""
+
+    path: str
+    video: str | Path | Stream | Indexed | Frames | LiveFrames
+    part: Part | None = None
+
+
+def _input_of(source: object) -> _Input:
+    """Return an input as the decoder takes it.
 
     Raises:
         VideoError: it is none.
     """
-    if isinstance(video, Frames):
-        return video.path
-    if isinstance(video, LiveFrames):
-        return video.name
-    if isinstance(video, tuple):
-        return str(_span(video))
-    if not isinstance(video, str | os.PathLike):
-        raise VideoError(
-            video, f"a video is a path, a part, frames or a live source, not a {type(video).__name__}"
-        )
-    return str(video)
-
-
-def _file_and_part(
-    video: str | Path | tuple[str | Path, float, float | None],
-) -> tuple[str | Path, Part | None]:
-    if not isinstance(video, tuple):
-        return video, None
-    span = _span(video)
-    return span.video, (span.start, span.end)
-
-
-def _span(given: tuple[Any, ...]) -> Span:
-    """Parse and check a part.
-
-    Raises:
-        VideoError: it is none.
-    """
+    if isinstance(source, Frames):
+        return _Input(source.path, source)
+    if isinstance(source, LiveFrames):
+        return _Input(source.name, source)
+    if not isinstance(source, tuple):
+        video = as_video(source)
+        return _Input(name_of(video), video)
     try:
-        video, start, end = given
-        span = Span(video, float(start), None if end is None else float(end))
+        given, start, end = cast("tuple[Any, Any, Any]", source)
+        start, end = float(start), None if end is None else float(end)
     except (TypeError, ValueError, OverflowError):
-        raise VideoError(given, "a part is (video, start, end) in seconds, where end may be None") from None
-    if not isinstance(video, str | os.PathLike):
-        raise VideoError(given, f"the video of a part is a path, not a {type(video).__name__}")
-    return span
+        raise VideoError(source, "a part is (video, start, end) in seconds, where end may be None") from None
+    try:
+        video = as_video(given)
+    except VideoError as error:
+        raise VideoError(source, error.cause) from error
+    return _Input(str(Span(name_of(video), start, end)), video, (start, end))
 
 
 def decode_views(
-    path: str | Path,
+    path: Video,
     preprocess: Preprocess,
     views: Settings,
     stop: Event | None = None,

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ost.archives import Member
 from ost.errors import VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import (
@@ -22,8 +20,9 @@ from ost.video.container import (
     open_container,
     unless_stopped,
 )
+from ost.video.memory import Indexed, frames_at, timed_indices
 from ost.video.picture import SIZES_CHANGE, Converter, stack_pictures
-from ost.video.place import is_folder, located
+from ost.video.place import Place, Video, as_video, is_folder, is_indexed, located, name_of
 from ost.video.sample import ROUNDING, Part, check_part, is_before, is_within, nothing_within, reported
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Chunk(NamedTuple):
 
 
 def decode_chunks(
-    path: str | Path,
+    path: Video,
     *,
     fps: float = FPS,
     chunk_frames: int = CHUNK_FRAMES,
@@ -64,7 +63,7 @@ def decode_chunks(
     frames as that stretch of the whole video. The file is decoded once, in sequence.
 
     Args:
-        path: a video file, which may lie in a .tar archive.
+        path: a video file, which may lie in a .tar archive, or any other input: see `ost.video.place.as_video`.
         fps: frames a second.
         chunk_frames: frames a chunk; the last may have fewer.
         preprocess: scale frames for these weights; None keeps the full size.
@@ -76,10 +75,14 @@ def decode_chunks(
         VideoError: the file is missing, unreadable, not a video, its frames have no times, or it has no such part.
         Cancelled: `stop` returned true.
     """
-    name, place = str(path), located(path)
+    video = as_video(path)
+    name = name_of(video)
     start, end = part or (0.0, None)
     check_part(name, (start, end))
-    if is_folder(place):
+    if is_indexed(video):
+        yield from _indexed_chunks(video, fps, chunk_frames, preprocess, (start, end), skip)
+        return
+    if is_folder(place := located(video)):
         raise VideoError(name, "its frame images have no times, by which to take them at a rate")
     convert, decoder = Converter(name, preprocess), _TimedDecoder(name, place, stop or (lambda: False))
     buffer, instants, taken = _ChunkBuffer(name, chunk_frames), Instants(fps), 0
@@ -98,6 +101,20 @@ def decode_chunks(
         raise VideoError(name, nothing_within((start, end), decoder.seconds))
     if buffer.times:
         yield Chunk(buffer.frames(decoder.notices(whole=end is None)), last=True)
+
+
+def _indexed_chunks(
+    video: Indexed, fps: float, chunk_frames: int, preprocess: Preprocess | None, part: Part, skip: int
+) -> Iterator[Chunk]:
+    """Yield the chunks of frames in memory."""
+    instants = Instants(fps)
+    timed = [(seconds, i) for seconds, i in timed_indices(video) if instants.reached(seconds)]
+    indices = [i for seconds, i in timed if is_within(seconds, part)]
+    if not indices:
+        raise VideoError(video.name, nothing_within(part, video.times[-1]))
+    for start in range(skip * chunk_frames, len(indices), chunk_frames):
+        end = start + chunk_frames
+        yield Chunk(frames_at(video, indices[start:end], preprocess), last=end >= len(indices))
 
 
 class Instants:
@@ -151,7 +168,7 @@ class _TimedDecoder:
         claimed: duration in seconds that the header states.
     """
 
-    def __init__(self, name: str, place: Path | Member, stop: Callable[[], bool]) -> None:
+    def __init__(self, name: str, place: Place, stop: Callable[[], bool]) -> None:
         self.name, self.place, self.stop = name, place, stop
         self.seconds = self.end = self.claimed = 0.0
         self.rounding = ROUNDING

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ost.archives import Member
 from ost.errors import VideoError
 from ost.video.picture import MAX_PIXELS
+from ost.video.stream import Stream
 
 if TYPE_CHECKING:
     from av import Packet
@@ -52,13 +53,13 @@ def unless_stopped(name: str, steps: Iterator[T], stop: Callable[[], bool]) -> I
 
 
 @contextmanager
-def open_container(name: str, place: Path | Member) -> Generator[tuple[InputContainer, VideoStream]]:
+def open_container(name: str, place: Path | Member | Stream) -> Generator[tuple[InputContainer, VideoStream]]:
     """Open a file and yield its container and first video stream; raise FFmpeg's errors as `VideoError`."""
     import av
     from av.error import FFmpegError
 
     limits = {"max_pixels": str(MAX_PIXELS)}
-    address, protocol = _address(place)
+    address, protocol = (place.open(), {}) if isinstance(place, Stream) else _address(place)
     try:
         with av.open(
             address,

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from ost.archives import Member
 from ost.errors import UsageError, VideoError
 from ost.types import Frames, Preprocess
 from ost.video.container import (
@@ -37,8 +36,9 @@ from ost.video.container import (
     treat_as_end,
     unless_stopped,
 )
+from ost.video.memory import sample_indexed
 from ost.video.picture import SIZES_CHANGE, Converter, stack_pictures
-from ost.video.place import is_folder, located
+from ost.video.place import Place, Video, as_video, is_folder, is_indexed, located, name_of
 from ost.video.sample import (
     Part,
     check_part,
@@ -94,7 +94,7 @@ class _Index:
 
 
 def decode(
-    path: str | Path,
+    path: Video,
     *,
     frames: int = 32,
     clips: int = 1,
@@ -105,11 +105,12 @@ def decode(
     part: Part | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Frames:
-    """Return the sampled frames of a video file or a folder of frame images; either may lie in a .tar archive.
+    """Return the sampled frames of a video.
 
     Args:
         path: a file of any container and codec that FFmpeg reads, or a folder of images in the order of
-            their numbers. In an archive it is addressed as if that were a folder: `videos.tar/run/a.avi`.
+            their numbers; in a .tar archive it is addressed as if that were a folder: `videos.tar/run/a.avi`. Or
+            any other input: see `ost.video.place.as_video`.
         frames: T, frames a clip.
         clips: clips a video.
         sampling: "uniform" is exact; "keyframes" takes the keyframe at or before each sampled time, which
@@ -131,15 +132,18 @@ def decode(
         raise UsageError(f"min_decoded is a share between 0 and 1, not {min_decoded}")
     started = time.perf_counter()
     chosen = pick or partial(test_indices, frames=frames, clips=clips)
-    name, place = str(path), located(path)
+    video = as_video(path)
+    name = name_of(video)
     if part is not None:
         check_part(name, part)
-    if is_folder(place):
+    if is_indexed(video):
+        result = sample_indexed(video, chosen, preprocess, part)
+    elif is_folder(place := located(video)):
         from ost.video.folder import read_folder
 
         if part is not None:
             raise VideoError(name, "its frame images have no times, by which a part of it could be taken")
-        result = read_folder(Path(path), chosen, preprocess, min_decoded)
+        result = read_folder(Path(name), chosen, preprocess, min_decoded)
     else:
         reader = _Reader(name, place, preprocess, min_decoded, part, stop)
         result = reader.keyframes(frames, clips) if sampling == "keyframes" else reader.uniform(chosen)
@@ -159,7 +163,7 @@ class _Reader:
     def __init__(
         self,
         name: str,
-        place: Path | Member,
+        place: Place,
         preprocess: Preprocess | None,
         min_decoded: float,
         part: Part | None = None,

@@ -28,7 +28,7 @@ class Indexed(Protocol):
     name: str
     times: tuple[float, ...]
 
-    def read(self, indices: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Return frames as uint8 [H, W, 3], red, green, blue."""
         ...
 
@@ -39,6 +39,7 @@ class FrameSequence:
     Args:
         frames: uint8 array or tensor [T, H, W, 3], red, green, blue; or a list of PIL images of one size.
         times: seconds of each frame, rising; without them a sequence has no parts and cannot be read at a frame rate.
+            Parts of it are by this clock.
         name: the path of its results.
 
     Raises:
@@ -66,7 +67,7 @@ class FrameSequence:
     def __repr__(self) -> str:
         return f"FrameSequence({len(self)} frames, name={self.name!r})"
 
-    def read(self, indices: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Return frames as uint8 [H, W, 3]."""
         return [_picture(self._frames[i]) for i in indices]
 
@@ -85,7 +86,7 @@ class _TorchcodecFrames:
         rate = metadata.average_fps
         self.times = tuple(i / rate for i in range(count)) if rate else (math.nan,) * count
 
-    def read(self, indices: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
         data: Tensor = self._decoder.get_frames_at(list(indices)).data  # [n, 3, H, W] or [n, H, W, 3]
         frames = data if data.shape[-1] == 3 else data.permute(0, 2, 3, 1)
         return list(frames.cpu().numpy())
@@ -129,7 +130,7 @@ def frames_at(video: Indexed, indices: Sequence[int], preprocess: Preprocess | N
     """Return the frames with these indices, scaled for the weights; an index may repeat."""
     distinct = sorted(set(indices))
     pictures: dict[int, np.ndarray] = {}
-    for i, picture in zip(distinct, video.read(distinct), strict=True):
+    for i, picture in zip(distinct, video.pictures(distinct), strict=True):
         check_size(video.name, picture.shape[1], picture.shape[0])
         pictures[i] = scaled_rgb(picture, preprocess)
     return Frames(
@@ -141,7 +142,7 @@ def frames_at(video: Indexed, indices: Sequence[int], preprocess: Preprocess | N
 
 
 def timed_indices(video: Indexed) -> Iterator[tuple[float, int]]:
-    """Yield (seconds since the first frame, index) of each frame.
+    """Yield (seconds, index) of each frame.
 
     Raises:
         VideoError: its frames have no times.
@@ -149,7 +150,7 @@ def timed_indices(video: Indexed) -> Iterator[tuple[float, int]]:
     if any(map(math.isnan, video.times)):
         raise VideoError(video.name, "its frames have no times, by which to take them at a rate")
     for i, seconds in enumerate(video.times):
-        yield seconds - video.times[0], i
+        yield seconds, i
 
 
 def _checked(frames: Any) -> Any:

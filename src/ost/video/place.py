@@ -1,21 +1,105 @@
-"""Locate a video: a file, a folder of frame images, or an archive member. Refuse what cannot be read."""
+"""Locate a video: a file, a folder of frame images, an archive member, a stream or frames in memory."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+
+from typing_extensions import TypeIs
 
 from ost.archives import Member, find_member, member_folder, members, within
-from ost.errors import VideoError
+from ost.errors import UsageError, VideoError
+from ost.video.memory import Indexed, indexed
+from ost.video.stream import Stream, stream_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Place = Path | Member | Stream
 
 
-def located(path: str | Path) -> Path | Member:
-    """Return the file, archive member or folder of frame images that holds a video.
+class FramesByIndex(Protocol):
+    """A decoder of torchcodec, or one like it."""
+
+    def get_frames_at(self, indices: list[int]) -> Any:
+        """Return the frames with these indices."""
+        ...
+
+
+if TYPE_CHECKING:  # an input that `as_video` takes
+    Video = (
+        str
+        | os.PathLike[str]
+        | bytes
+        | bytearray
+        | memoryview
+        | IO[bytes]
+        | np.ndarray
+        | Tensor
+        | list[Any]
+        | dict[str, Any]
+        | FramesByIndex
+        | Stream
+        | Indexed
+    )
+else:
+    Video = Any
+
+
+def as_video(video: object) -> str | Path | Stream | Indexed:
+    """Return an input as `located` takes it: a path, a stream, or frames that are read by index.
+
+    Args:
+        video: a path, bytes, a binary file object, a URL, an array or tensor [T, H, W, 3], a list of PIL images, a
+            `FrameSequence`, a torchcodec `VideoDecoder`, or a `datasets` value {"path": ..., "bytes": ...}.
+
+    Raises:
+        VideoError: it is none of these.
+    """
+    if isinstance(video, Stream):
+        return video
+    if isinstance(video, dict) and set(cast("dict[str, Any]", video)) == {"path", "bytes"}:
+        value = cast("dict[str, Any]", video)
+        stream = None if value["bytes"] is None else stream_of(value["bytes"])
+        return (
+            as_video(value["path"]) if stream is None else Stream(value["path"] or stream.name, stream.open)
+        )
+    if (stream := stream_of(video)) is not None:
+        return stream
+    if isinstance(video, str | os.PathLike):
+        return cast("str | Path", video)
+    try:
+        frames = indexed(video)
+    except UsageError as error:
+        raise VideoError(f"<{type(video).__name__}>", str(error)) from error
+    if frames is None:
+        kinds = "a path, a URL, bytes, a file object, an array, PIL images or a decoder"
+        raise VideoError(video, f"a video is {kinds}, not a {type(video).__name__}")
+    return frames
+
+
+def name_of(video: str | Path | Stream | Indexed) -> str:
+    """Return the name of an input in its results."""
+    return str(video) if isinstance(video, str | os.PathLike) else video.name
+
+
+def is_indexed(video: object) -> TypeIs[Indexed]:
+    """Return whether an input is frames in memory, which are read by index."""
+    return hasattr(video, "times") and hasattr(video, "pictures")
+
+
+def located(video: str | Path | Stream) -> Place:
+    """Return the file, archive member, folder of frame images or stream that holds a video.
 
     Raises:
         VideoError: it is missing, empty, unreadable, or neither file nor folder.
     """
-    name, place = str(path), Path(path)
+    if isinstance(video, Stream):
+        return video
+    name, place = str(video), Path(video)
     member = find_member(place)
     if member is None:
         _check_readable(name, place)
@@ -25,7 +109,7 @@ def located(path: str | Path) -> Path | Member:
     return member
 
 
-def is_folder(place: Path | Member) -> bool:
+def is_folder(place: Place) -> bool:
     """Return whether a located video is a folder of frame images."""
     return isinstance(place, Path) and (place.is_dir() or member_folder(place) is not None)
 
