@@ -14,6 +14,7 @@ from ost.types import Frames, Preprocess
 from ost.video.container import (
     FURTHEST_SEEK,
     READ_FAILED,
+    can_seek,
     demuxed,
     good_frames,
     header_seconds,
@@ -60,7 +61,8 @@ def decode_chunks(
     """Yield the frames of a video at an even rate, `chunk_frames` at a time.
 
     A frame is taken if it is the first at or after an instant k / fps. So none is taken twice, and a part has the same
-    frames as that stretch of the whole video. The file is decoded once, in sequence.
+    frames as that stretch of the whole video. The file is decoded once, in sequence; only a part that seeking does not
+    find is looked for by decoding from the beginning.
 
     Args:
         path: a video file, which may lie in a .tar archive, or any other input: see `ost.video.place.as_video`.
@@ -86,9 +88,7 @@ def decode_chunks(
         raise VideoError(name, "its frame images have no times, by which to take them at a rate")
     convert, decoder = Converter(name, preprocess), _TimedDecoder(name, place, stop or (lambda: False))
     buffer, instants, taken = _ChunkBuffer(name, chunk_frames), Instants(fps), 0
-    for seconds, frame in decoder.frames(start):
-        if end is not None and not is_before(seconds, end):
-            break
+    for seconds, frame in decoder.frames_of((start, end)):
         if not instants.reached(seconds, decoder.rounding) or not is_within(seconds, (start, end)):
             continue
         taken += 1
@@ -172,15 +172,30 @@ class _TimedDecoder:
         self.name, self.place, self.stop = name, place, stop
         self.seconds = self.end = self.claimed = 0.0
         self.rounding = ROUNDING
-        self._lacks_times = False
+        self._lacks_times = self._sought = False
         self._io_errors: list[str] = []
 
-    def frames(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
+    def frames_of(self, part: Part) -> Iterator[tuple[float, VideoFrame]]:
+        """Yield (seconds, frame) from a frame before a part, or the first, up to the end of the part."""
+        start, end = part
+        for origin in (start, 0.0):
+            reached = False
+            for seconds, frame in self._frames_from(origin):
+                if end is not None and not is_before(seconds, end):
+                    break
+                reached = reached or is_within(seconds, part)
+                yield seconds, frame
+            # Where recordings were joined, seeking can miss the part.
+            if reached or not self._sought:
+                return
+
+    def _frames_from(self, start: float) -> Iterator[tuple[float, VideoFrame]]:
         """Yield (seconds, frame) from a frame before `start` or the first on; seek where the file has an index."""
         from av.format import Flags
 
         with open_container(self.name, self.place) as (container, stream):
             stream.thread_type = "AUTO"
+            self._sought = False
             self.claimed = header_seconds(container, stream)
             # Containers that count milliseconds date a frame of 33.3 ms at 33.
             self.rounding = min(MOST_ROUNDING, max(ROUNDING, float(stream.time_base or 0) / 2))
@@ -191,13 +206,16 @@ class _TimedDecoder:
             if first is None:
                 raise VideoError(self.name, "no frame of it can be decoded")
             base, origin = stream.time_base or Fraction(1), None if self._lacks_times else first.pts
-            # Seeking without an index can land anywhere, also where decoding cannot start.
-            if start <= 0 or origin is None or container.format.flags & Flags.ts_discont.value:
+            # Seeking without an index can land anywhere, also where decoding cannot start; and after the end that the
+            # header states, in another of several joined recordings.
+            unsure = container.format.flags & Flags.ts_discont.value or start >= self.claimed > 0
+            if start <= 0 or origin is None or unsure:
                 yield from self._with_times(chain([first], frames), stream, origin)
                 return
             for lead in SEEK_LEADS:
                 target = min(max(0.0, start - lead), FURTHEST_SEEK)
-                container.seek(origin + int(target / base), stream=stream, backward=True)
+                if not can_seek(container, stream, origin + int(target / base)):
+                    continue
                 frames = self._decoded(container, stream)
                 sought = next(frames, None)
                 if (
@@ -205,9 +223,10 @@ class _TimedDecoder:
                     and sought.pts is not None
                     and is_before(float((sought.pts - origin) * base), start)
                 ):
+                    self._sought = True
                     yield from self._with_times(chain([sought], frames), stream, origin)
                     return
-        yield from self.frames(0.0)  # every seek landed after the start
+        yield from self._frames_from(0.0)  # every seek landed after the start
 
     def notices(self, *, whole: bool) -> tuple[str, ...]:
         """Return the notices of a file that was read, as a whole up to its end."""

@@ -137,12 +137,26 @@ def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame]:
         return []
 
 
+def can_seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
+    """Seek to a keyframe at or before a presentation time; return False where FFmpeg finds none to seek to."""
+    from av.error import FFmpegError
+
+    try:
+        container.seek(pts, stream=stream, backward=True)
+    except FFmpegError as error:
+        if error.errno != errno.EPERM:  # what FFmpeg's demuxers return as -1
+            raise
+        return False
+    return True
+
+
 def packets_from(
     container: InputContainer, stream: VideoStream, keyframe: int
 ) -> Iterator[Packet[VideoStream]]:
     """Return the packets from the keyframe with that presentation time on; none if seeking does not find it."""
     for lead in LEADS:
-        container.seek(keyframe - _ticks(stream, lead), stream=stream, backward=True)
+        if not can_seek(container, stream, keyframe - _ticks(stream, lead)):
+            continue
         packets = demuxed(container, stream)
         for packet in packets:
             if packet.pts == keyframe:

@@ -284,7 +284,8 @@ class _Reader:
             claimed = _header_frames(container, stream) if broken_off else 0
             first = min(keyframes, default=-math.inf)
             known = sorted({p for p in pts if p is not None})
-            complete = len(known) == len(pts)
+            # Where recordings were joined, keyframes fall back, and times tell no order of frames.
+            complete = len(known) == len(pts) and keyframes == sorted(keyframes)
             shown = [p for p in known if p >= first] if complete else []
             times = frame_times(shown or [None] * len(pts), stream) if self.part else []
         return _Index(len(shown) or len(pts), claimed, shown, sorted(keyframes), broken_off, times)
