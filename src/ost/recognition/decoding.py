@@ -76,9 +76,9 @@ class Unit:
     Attributes:
         path: see `Reading`.
         last: whether no unit of its video follows.
-        identity: what it is kept under.
-        pixels: uint8 [V, T, 3, size, size]; None where `found` is there already.
-        found: what comes out.
+        identity: its cache key.
+        pixels: uint8 [V, T, 3, size, size]; None where there is a `result` already.
+        result: the reading or the failure.
     """
 
     path: str
@@ -89,7 +89,7 @@ class Unit:
     sample: Sample | None = None
     thumbnails: Thumbnails | None = None
     decoding: float = 0.0
-    found: Reading | VideoError | None = None
+    result: Reading | VideoError | None = None
 
     @property
     def count(self) -> int:
@@ -129,7 +129,7 @@ class Decoder:
         except UsageError:  # of the settings, and so of every video
             raise
         except Exception as error:
-            yield Unit(path, found=failure(path, error))
+            yield Unit(path, result=failure(path, error))
         finally:
             if isinstance(source, LiveFrames):
                 source.close()  # whoever pushes learns that nobody reads
@@ -144,7 +144,7 @@ class Decoder:
             return self._decoded(Unit(path), video, views.crops)
         identity = self._identity(given)
         if not self.pictures and (cached := self._cached(identity)) is not None:
-            return Unit(path, found=replace(cached, path=path))
+            return Unit(path, result=replace(cached, path=path))
         frames = decode_views(video, self.preprocess, views, self.stop, part)
         identity = self._cacheable(identity, frames, given)
         return self._decoded(Unit(path, identity=identity), frames, views.crops)
@@ -160,7 +160,7 @@ class Decoder:
             return
         identity, skip = self._identity(given), 0
         while not self.pictures and (cached := self._cached(identity, skip)) is not None:
-            yield Unit(path, cached.last, chunk=skip, found=replace(cached, path=path))
+            yield Unit(path, cached.last, chunk=skip, result=replace(cached, path=path))
             if cached.last:
                 return
             skip += 1
@@ -186,7 +186,7 @@ class Decoder:
         unit.sample, unit.decoding = frames.sample, frames.seconds
         if self.pictures and (cached := self._cached(unit.identity, unit.chunk)) is not None:
             seconds = Seconds(decoding=frames.seconds)
-            unit.found = replace(cached, path=unit.path, thumbnails=unit.thumbnails, seconds=seconds)
+            unit.result = replace(cached, path=unit.path, thumbnails=unit.thumbnails, seconds=seconds)
         else:
             unit.pixels = view_pixels(frames, self.preprocess, crops)
         return unit
@@ -268,16 +268,16 @@ def failure(path: str, error: Exception) -> VideoError:
         return error if error.path == path or "#t=" not in path else _renamed(error, path)
     if isinstance(error, Cancelled):
         return VideoError(path, "reading it was cancelled")
-    found = VideoError(path, str(error) if isinstance(error, OstError) else internal_error(error))
-    found.__cause__ = error
-    return found
+    video_error = VideoError(path, str(error) if isinstance(error, OstError) else internal_error(error))
+    video_error.__cause__ = error
+    return video_error
 
 
 def _renamed(error: VideoError, path: str) -> VideoError:
     """Return the failure of a part under the name of the part."""
-    found = VideoError(path, error.cause)
-    found.__cause__ = error.__cause__
-    return found
+    video_error = VideoError(path, error.cause)
+    video_error.__cause__ = error.__cause__
+    return video_error
 
 
 def _forget_locals(error: BaseException) -> None:

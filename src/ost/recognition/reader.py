@@ -160,9 +160,9 @@ class _Reader:
                 batch.append(unit)
             # Filled by counting and never by the clock, so that the same videos share a batch every time.
             full = sum(unit.count for unit in batch) >= self.batch_frames or len(batch) == MOST_UNITS
-            if batch and (full or batch[0].found or not self.coming):
+            if batch and (full or batch[0].result or not self.coming):
                 yield from self._finished(batch)
-                if isinstance(batch[-1].found, VideoError) and not batch[-1].last:
+                if isinstance(batch[-1].result, VideoError) and not batch[-1].last:
                     self._leave_first()  # nothing of a video comes after its failure
                 batch = []
             # After the answers: an iterable may give its next video late.
@@ -193,20 +193,20 @@ class _Reader:
             with activity(f"looking at {sum(unit.count for unit in decoded)} frames"):
                 self._embed(decoded)
         for unit in batch:
-            assert unit.found is not None
-            yield unit.found
+            assert unit.result is not None
+            yield unit.result
 
     def _embed(self, units: Sequence[Unit]) -> None:
         """Embed decoded units together; if that fails, in halves."""
         started = time.perf_counter()
         try:
             parts = [unit.pixels for unit in units if unit.pixels is not None]
-            found = self._through_towers(parts[0] if len(parts) == 1 else torch.cat(parts))
+            embedded = self._through_towers(parts[0] if len(parts) == 1 else torch.cat(parts))
         except UsageError:  # of the settings, and so of every video
             raise
         except Exception as error:
             if len(units) == 1:
-                units[0].found, units[0].pixels = failure(units[0].path, error), None
+                units[0].result, units[0].pixels = failure(units[0].path, error), None
                 return
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 self.batch_frames = max(1, self.batch_frames // 2)
@@ -218,9 +218,9 @@ class _Reader:
         for unit in units:
             assert unit.pixels is not None
             views = unit.pixels.shape[0]
-            embeddings = some_clips(found, slice(start, start + views))
+            embeddings = some_clips(embedded, slice(start, start + views))
             start += views
-            unit.found = self._checked(unit, embeddings, share * unit.count)
+            unit.result = self._checked(unit, embeddings, share * unit.count)
             unit.pixels = None
 
     def _through_towers(self, pixels: Tensor) -> FrameEmbeddings:

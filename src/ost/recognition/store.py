@@ -127,7 +127,7 @@ class Store:
                 return self._waiting.get(key)
             path, row = place
             try:
-                found = self._open(path).reading(row, self._device)
+                reading = self._open(path).reading(row, self._device)
             except UNREACHABLE:  # another process may have joined it with others
                 self._where.pop(key, None)
                 self._refresh()
@@ -136,7 +136,7 @@ class Store:
                 return None
             else:
                 self._use.touch(path)
-                return replace(found, chunk=chunk)
+                return replace(reading, chunk=chunk)
         return None
 
     def put(self, identity: str | None, reading: Reading) -> None:
@@ -202,8 +202,8 @@ class Store:
         if len(small) < MANY_SMALL:
             return
         keys = [key for key, (path, _) in self._where.items() if path in small]
-        found = {key: reading for key in keys if (reading := self.get(key)) is not None}
-        self._save(found)
+        readings = {key: reading for key in keys if (reading := self.get(key)) is not None}
+        self._save(readings)
         for path in small:
             self._forget(path)
 
@@ -247,14 +247,14 @@ class _Shard:
 def _identities(path: Path) -> list[str] | None:
     """Return the identities in a shard, None if it cannot be opened now; delete a damaged one."""
     try:
-        found: list[str] = json.loads((safe_open(path, framework="pt").metadata() or {})["clips"])
+        identities: list[str] = json.loads((safe_open(path, framework="pt").metadata() or {})["clips"])
     except UNREACHABLE:
         return None
     except DAMAGE:
         with contextlib.suppress(OSError):
             path.unlink()
         return None
-    return found
+    return identities
 
 
 def _serialized(readings: Sequence[tuple[str, Reading]]) -> bytes:
@@ -262,20 +262,20 @@ def _serialized(readings: Sequence[tuple[str, Reading]]) -> bytes:
     tensors: dict[str, Tensor] = {}
     samples: list[dict[str, Any]] = []
     for row, (_, reading) in enumerate(readings):
-        own = {name: tensor.cpu().contiguous() for name, tensor in _tensors(reading.embeddings)}
-        tensors |= {f"{row} {name}": tensor for name, tensor in own.items()}
+        named = {name: tensor.cpu().contiguous() for name, tensor in _tensors(reading.embeddings)}
+        tensors |= {f"{row} {name}": tensor for name, tensor in named.items()}
         sample = {**asdict(reading.sample), "times": _times(reading.sample), "last": reading.last}
-        samples.append({**sample, "crc": _crc(own.values())})
+        samples.append({**sample, "crc": _crc(named.values())})
     metadata = {"clips": json.dumps([key for key, _ in readings]), "samples": json.dumps(samples)}
     return save(tensors, metadata=metadata)
 
 
 def _crc(tensors: Iterable[Tensor]) -> int:
     """Return the CRC-32 of tensors: after a power cut a file can have its full length, a sound header and no data."""
-    found = 0
+    crc = 0
     for tensor in tensors:
-        found = zlib.crc32(tensor.numpy().tobytes(), found)
-    return found
+        crc = zlib.crc32(tensor.numpy().tobytes(), crc)
+    return crc
 
 
 def _tensors(embeddings: FrameEmbeddings) -> list[tuple[str, Tensor]]:
