@@ -187,10 +187,7 @@ def test_a_name_in_another_script_is_shown_in_any_environment(environment, tmp_p
     ("arguments", "sentence"),
     [
         (["frob"], "no such command 'frob' (see ost --help)"),
-        (
-            ["demo", "--outptu", "x"],
-            "no such option: --outptu (Possible options: --output) (see ost demo --help)",
-        ),
+        (["demo", "--outptu", "x"], "no such option"),
         (["recognize", "a.mp4"], "missing option '--classes' (see ost recognize --help)"),
         (["cache", "prune", "--kind", "x"], "invalid value for '--kind': "),
         (["packs", "show"], "missing argument 'SPEC' (see ost packs show --help)"),
@@ -202,4 +199,4 @@ def test_what_click_finds_wrong_is_one_sentence_and_exit_code_2(arguments, sente
         main()
     out, err = capfd.readouterr()
     assert (stop.value.code, out) == (2, "")
-    assert err.startswith(f"ost: {sentence}") and err.count("\n") == 1
+    assert err.startswith(f"ost: {sentence}") and err.endswith("--help)\n") and err.count("\n") == 1

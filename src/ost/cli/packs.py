@@ -59,7 +59,7 @@ def list_packs() -> None:
 def show(
     spec: SpecArgument,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="CLASS...", help="Classes; all if none is given.")
+        list[str] | None, typer.Argument(metavar="CLASS", help="Classes; all if none is given.")
     ] = None,
 ) -> None:
     """The descriptors of a pack's classes."""
@@ -107,7 +107,7 @@ class LabelledClips:
 )
 def check(
     specs: Annotated[
-        list[str] | None, typer.Argument(metavar="SPEC...", help="Packs; all shipped ones if none is given.")
+        list[str] | None, typer.Argument(metavar="SPEC", help="Packs; all shipped ones if none is given.")
     ] = None,
     backbone: Annotated[
         str, typer.Option(help="Whose text tower measures the classes.", rich_help_panel="Model")

@@ -45,7 +45,7 @@ class PredictionOptions:
 def recognize(
     videos: Annotated[
         list[str],
-        typer.Argument(metavar="VIDEO...", help="Video files, folders of videos, folders of frame images."),
+        typer.Argument(metavar="VIDEO", help="Video files, folders of videos, folders of frame images."),
     ],
     classes: Annotated[
         str,
