@@ -77,7 +77,8 @@ def _signature(item: object) -> str:
         if p.name != "self"
     ]
     text = str(inspect.Signature(parameters))
-    return text if len(text) < 90 else "(\n    " + ",\n    ".join(map(str, parameters)) + ",\n)"
+    text = text if len(text) < 90 else "(\n    " + ",\n    ".join(map(str, parameters)) + ",\n)"
+    return re.sub(r"<function [^>]*>? at 0x[0-9a-f]+>", "...", text)
 
 
 def _markdown(docstring: str) -> Iterator[str]:

@@ -194,6 +194,6 @@ class TestBlend:
         )
         assert mixed.weights_hash == blend(*pair, 0.2).hash
         with pytest.raises(UsageError, match="add blend=SHARE"):
-            load_backbone(weights=saved, original=saved)
+            load_backbone(weights=saved, blend_with=saved)
         with pytest.raises(UsageError, match="name the original weights with blend_with"):
             load_backbone(weights=saved, blend=0.5)

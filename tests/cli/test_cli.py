@@ -240,8 +240,8 @@ def test_the_bar_of_a_class_that_is_out_of_the_question_is_empty(capsys):
     from ost.cli.terminal import stdout
 
     shares = {"sure": 0.979, "hardly": 0.0205, "not at all": 0.0004}
-    scores = [SimpleNamespace(name=name, probability=share) for name, share in shares.items()]
-    show_prediction(stdout(), SimpleNamespace(path="a.mp4", top=lambda _: scores), 3)
+    scores = [SimpleNamespace(title=name, probability=share) for name, share in shares.items()]
+    show_prediction(stdout(), SimpleNamespace(path="a.mp4", classes=scores), 3)
     bars = [line.count("█") for line in capsys.readouterr().out.splitlines()[1:]]
     assert bars == [23, 0, 0]
 

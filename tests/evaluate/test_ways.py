@@ -15,7 +15,7 @@ KINDS = [("spatial",), ("temporal",), ("spatial", "temporal"), ("temporal", "spa
 def test_a_way_matches_as_its_settings_do(kinds, eps):
     settings = Settings(kinds=kinds, eps=eps)
     way = way_of(settings)
-    assert (way.method, set(way.kinds), way.weight) == ("ot", set(kinds), eps)
+    assert (way.match, set(way.kinds), way.weight) == ("ot", set(kinds), eps)
     assert way.matched == ("mean" if eps == math.inf else "transport")
 
 
@@ -24,7 +24,7 @@ def test_a_way_matches_as_its_settings_do(kinds, eps):
 def test_mean_pool_settings_are_one_way_whatever_else_they_say(kinds, eps):
     settings = Settings(match="mean", kinds=kinds, eps=eps, frames=3, clips=2)
     assert way_of(settings) == MEAN_POOL
-    assert (MEAN_POOL.method, MEAN_POOL.kinds) == ("mean", settings.matched)
+    assert (MEAN_POOL.match, MEAN_POOL.kinds) == ("mean", settings.matched)
 
 
 def test_the_order_of_kinds_and_what_is_looked_at_make_no_other_way():

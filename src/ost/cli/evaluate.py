@@ -122,7 +122,9 @@ def run_protocol(
             "name a protocol (`ost evaluate list` shows them) or your own --videos or --manifest"
         )
     from ost.evaluate.config import OWN, parse_config
+    from ost.recognition.settings import Settings
 
+    Settings().but(**sampling.fields, **matching.fields)  # whose errors name the options
     config = {
         "protocol": protocol or OWN,
         **asdict(videos),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from ost.errors import OstError, UsageError, VideoError, first_line
+from ost.errors import OstError, VideoError, first_line
 
 _URL = re.compile(r"(https?|s3|gs|gcs)://", re.IGNORECASE)
 SPOOLED_BYTES = 64 << 20  # of a source that cannot be sought; what is larger goes to a temporary file
@@ -38,64 +38,70 @@ def stream_of(video: object) -> Stream | None:
     """Return bytes, a file object or a URL as a stream; None for any other input."""
     if isinstance(video, bytes | bytearray | memoryview):
         data = bytes(video)
-        return Stream(f"<{len(data):,} bytes>", lambda: io.BytesIO(data))
+        return _rewinding(f"<{len(data):,} bytes>", lambda: io.BytesIO(data))
     if is_url(video):
         url = cast("str", video)
-        return Stream(url, lambda: _open_url(url))
+        return _rewinding(url, lambda: _open_url(url))
     if hasattr(video, "read") and not isinstance(video, str | os.PathLike):
-        return _file_object(video)
+        name = getattr(video, "name", None)
+        return _rewinding(name if isinstance(name, str) else f"<{type(video).__name__}>", lambda: video)
     return None
 
 
-def _file_object(file: Any) -> Stream:
-    name = getattr(file, "name", None)
-    title = name if isinstance(name, str) else f"<{type(file).__name__}>"
+class _Copy(tempfile.SpooledTemporaryFile[bytes]):
+    """The content of a source that cannot be sought, in memory or in a temporary file."""
 
-    def rewound() -> BinaryIO:
+    def __init__(self, source: Any) -> None:
+        super().__init__(SPOOLED_BYTES)
+        while part := source.read(1 << 20):
+            self.write(part)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _rewinding(name: str, get: Callable[[], Any]) -> Stream:
+    """Return a stream over one file, which is opened at the first pass and rewound at each."""
+    opened: list[Any] = []
+
+    def at_start() -> BinaryIO:
         try:
-            if getattr(file, "closed", False):
-                raise VideoError(title, "the file object is closed")
-            seekable = file if file.seekable() else spooled[0] if spooled else _spool(file)
-            if seekable is not file and not spooled:
-                spooled.append(seekable)
-            seekable.seek(0)
-            start = seekable.read(1)
-            seekable.seek(0)
-        except (OSError, AttributeError, ValueError) as error:
-            raise VideoError(title, f"its file object cannot be read ({first_line(error)})") from error
+            if not opened:
+                file = get()
+                if getattr(file, "closed", False):
+                    raise VideoError(name, "the file object is closed")
+                opened.append(file if file.seekable() else _Copy(file))
+            opened[0].seek(0)
+            start: object = opened[0].read(1)
+            opened[0].seek(0)
+        except OstError:
+            raise
+        except (
+            Exception
+        ) as error:  # a file object may be anybody's, and fsspec has exceptions for each protocol
+            raise VideoError(name, f"it cannot be read ({first_line(error)})") from error
         if not isinstance(start, bytes):
-            raise VideoError(title, "its file object gives text; open it in binary mode")
+            raise VideoError(name, "its file object gives text; open it in binary mode")
         if not start:
-            raise VideoError(title, "the file is empty")
-        return seekable
+            raise VideoError(name, "the file is empty")
+        return opened[0]
 
-    spooled: list[BinaryIO] = []
-    return Stream(title, rewound)
-
-
-def _spool(file: Any) -> BinaryIO:
-    """Copy a source that cannot be sought, such as a pipe, to memory or to a temporary file."""
-    copy = tempfile.SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115 - the stream keeps it
-    while part := file.read(1 << 20):
-        copy.write(part)
-    return cast("BinaryIO", copy)
+    return Stream(name, at_start)
 
 
-def _open_url(url: str) -> BinaryIO:
+def _open_url(url: str) -> Any:
     try:
         from fsspec.core import url_to_fs
 
         system, path = url_to_fs(url)
-        file: Any = system.open(path, "rb")
-        return file if file.seekable() else _spool(file)
+        return system.open(path, "rb")
     except ImportError as error:
-        raise UsageError(
-            f"{url}: needs a package that is missing ({first_line(error)})",
-            "install ost-video[remote]",
-        ) from error
+        cause = f"it needs a package that is missing ({first_line(error)}); pip install 'ost-video[remote]'"
+        raise VideoError(url, cause) from error
     except FileNotFoundError as error:
-        raise VideoError(url, "there is no such file") from error
-    except OstError:
-        raise
-    except Exception as error:  # each protocol of fsspec has exceptions of its own
-        raise VideoError(url, f"it cannot be reached ({first_line(error)})") from error
+        origin: BaseException = error
+        while origin.__cause__ is not None:
+            origin = origin.__cause__
+        if isinstance(origin, FileNotFoundError):
+            raise VideoError(url, "there is no such file") from error
+        raise VideoError(url, f"it cannot be reached ({first_line(origin)})") from error

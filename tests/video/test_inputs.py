@@ -1,0 +1,243 @@
+"""Videos that are no files of this machine: bytes, file objects, URLs, arrays, pictures and decoders."""
+
+import io
+import math
+import os
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ost.errors import UsageError, VideoError
+from ost.types import Preprocess
+from ost.video.chunks import decode_chunks
+from ost.video.decode import decode
+from ost.video.memory import FrameSequence
+from ost.video.sample import test_indices as sampled_indices
+from ost.video.stream import is_url
+
+SMALL = Preprocess(32, 32, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.random.default_rng(0).integers(0, 255, (20, 24, 40, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def url(tmp_path, bikes):
+    """The address of a folder on a web server of this machine, which knows no range requests."""
+    shutil.copy(bikes, tmp_path / "clip.mp4")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class Pipe(io.RawIOBase):
+    """A source that cannot be sought, as a socket or a pipe."""
+
+    def __init__(self, data):
+        self._data = io.BytesIO(data)
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return False
+
+    def readinto(self, buffer):
+        return self._data.readinto(buffer)
+
+
+def same(found, expected):
+    assert np.array_equal(found.pixels, expected.pixels)
+    assert (found.times, found.decoded, found.notices) == (expected.times, expected.decoded, expected.notices)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "keyframes"])
+@pytest.mark.parametrize("part", [None, (2.0, 5.0)])
+@pytest.mark.parametrize(
+    "make", [Path.read_bytes, lambda p: bytearray(p.read_bytes()), Path.open, "pipe", os.fspath]
+)
+def test_a_stream_has_the_frames_of_its_file(make, bikes, sampling, part):
+    expected = decode(bikes, frames=6, sampling=sampling, part=part, preprocess=SMALL)
+    makers = {"pipe": lambda p: Pipe(p.read_bytes()), Path.open: lambda p: p.open("rb")}
+    video = makers.get(make, make)(bikes)
+    try:
+        same(decode(video, frames=6, sampling=sampling, part=part, preprocess=SMALL), expected)
+    finally:
+        if hasattr(video, "close"):
+            video.close()
+
+
+def test_a_file_object_is_read_from_its_start_and_left_open(bikes):
+    with bikes.open("rb") as file:
+        file.seek(1000)
+        same(decode(file, frames=3, preprocess=SMALL), decode(bikes, frames=3, preprocess=SMALL))
+        assert not file.closed and file.name == decode(file, frames=2, preprocess=SMALL).path
+
+
+def test_chunks_of_a_stream_are_those_of_its_file(bikes):
+    chunks = zip(
+        decode_chunks(bikes.read_bytes(), fps=2, chunk_frames=8),
+        decode_chunks(bikes, fps=2, chunk_frames=8),
+        strict=True,
+    )
+    for found, expected in chunks:
+        same(found.frames, expected.frames)
+        assert found.last == expected.last
+
+
+def test_a_url_is_read_and_what_is_missing_there_is_one_sentence(url, bikes):
+    found = decode(f"{url}/clip.mp4", frames=4, preprocess=SMALL)
+    same(found, decode(bikes, frames=4, preprocess=SMALL))
+    assert found.path == f"{url}/clip.mp4"
+    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
+        decode(f"{url}/gone.mp4")
+    with pytest.raises(VideoError, match="it cannot be reached"):
+        decode("http://127.0.0.1:9/clip.mp4")
+
+
+def test_an_address_inside_a_file_is_never_opened(url, tmp_path):
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{url}/clip.mp4\n#EXT-X-ENDLIST\n"
+    for video in (playlist.encode(), io.BytesIO(f"ffconcat version 1.0\nfile {url}/clip.mp4\n".encode())):
+        with pytest.raises(VideoError, match="it is not a video that can be read"):
+            decode(video)
+    (tmp_path / "list.m3u8").write_text(playlist)
+    with pytest.raises(VideoError, match="it is not a video that can be read"):
+        decode(f"{url}/list.m3u8")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://a/b", True),
+        ("S3://a/b", True),
+        ("file:///etc/passwd", False),
+        ("concat:a|b", False),
+        ("a.mp4", False),
+    ],
+)
+def test_only_addresses_of_these_protocols_are_opened(text, expected):
+    assert is_url(text) is expected
+    assert is_url(Path(text)) is False
+
+
+@pytest.mark.parametrize(
+    ("video", "cause"),
+    [
+        (b"", "the file is empty"),
+        (b"no video", "it is not a video that can be read"),
+        (io.BytesIO(), "the file is empty"),
+        (io.StringIO("text"), "its file object gives text; open it in binary mode"),
+        (np.zeros((3, 4, 5), np.uint8), r"frames are uint8 \[T, H, W, 3\], not uint8 \[3, 4, 5\]"),
+        (np.zeros((2, 4, 5, 3)), r"not float64 \[2, 4, 5, 3\]"),
+        (torch.zeros(0, 4, 5, 3, dtype=torch.uint8), r"not uint8 \[0, 4, 5, 3\]"),
+        ([], "a list of frames is one of PIL images"),
+        (["a.mp4"], "a list of frames is one of PIL images"),
+        ([Image.new("RGB", (2, 2)), Image.new("RGB", (2, 3))], "the pictures of a video are of one size"),
+        (3, "a video is a path, a URL, bytes, a file object, an array, PIL images or a decoder, not a int"),
+        ({"path": None, "bytes": None}, "a video is a path, .* not a NoneType"),
+    ],
+)  # fmt: skip
+def test_what_is_no_video_is_refused_in_one_sentence(video, cause):
+    with pytest.raises(VideoError, match=cause) as caught:
+        decode(video)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_closed_file_object_is_refused(bikes):
+    with bikes.open("rb") as file:
+        pass
+    with pytest.raises(VideoError, match="the file object is closed"):
+        decode(file)
+
+
+class Decoder:
+    """As torchcodec's `VideoDecoder`: frames [n, 3, H, W] by index."""
+
+    def __init__(self, frames, rate):
+        self.frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        self.metadata = SimpleNamespace(num_frames=len(frames), average_fps=rate, path=None)
+
+    def get_frames_at(self, indices):
+        return SimpleNamespace(data=self.frames[indices])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: f,
+        torch.from_numpy,
+        lambda f: [Image.fromarray(picture) for picture in f],
+        FrameSequence,
+        lambda f: Decoder(f, 10.0),
+    ],
+    ids=["array", "tensor", "pictures", "sequence", "decoder"],
+)
+def test_frames_in_memory_are_sampled_like_those_of_a_file(make, frames):
+    found = decode(make(frames), frames=5, clips=2)
+    indices = sampled_indices(len(frames), 5, 2)
+    assert np.array_equal(found.pixels, frames[indices])
+    assert (found.clips, found.decoded, len(found)) == (2, 20, 10)
+    assert decode(make(frames), frames=5, preprocess=SMALL).pixels.shape[1] == 32
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=30), st.data())
+def test_parts_and_rates_of_timed_frames_are_by_their_clock(gaps, data):
+    times = np.cumsum(gaps).tolist()
+    pixels = np.arange(len(times), dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    start = data.draw(st.sampled_from(times))
+    video = FrameSequence(pixels, times, "v")
+    inside = [i for i, t in enumerate(times) if start - 1e-3 <= t]
+    found = decode(video, frames=len(inside), part=(start, None))
+    assert found.pixels[:, 0, 0, 0].tolist() == inside
+    chunks = list(decode_chunks(video, fps=2, chunk_frames=4))
+    taken = [t for chunk in chunks for t in chunk.frames.times]
+    assert len({math.floor((t + 1e-6) * 2) for t in taken}) == len(taken) and taken[0] == times[0]
+    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_frames_without_times_have_no_parts_and_no_rate(frames):
+    with pytest.raises(VideoError, match="its frames have no times"):
+        decode(frames, part=(0, 1))
+    with pytest.raises(VideoError, match="its frames have no times"):
+        list(decode_chunks(frames))
+
+
+def test_a_sequence_refuses_times_that_cannot_be_meant(frames):
+    with pytest.raises(UsageError, match="has 20 frames, and 3 times"):
+        FrameSequence(frames, [0, 1, 2])
+    with pytest.raises(UsageError, match="the times of its frames must rise"):
+        FrameSequence(frames, [0.0] * 20)
+
+
+def test_a_value_of_a_datasets_column_is_its_bytes_or_its_path(bikes):
+    expected = decode(bikes, frames=3, preprocess=SMALL)
+    same(decode({"path": None, "bytes": bikes.read_bytes()}, frames=3, preprocess=SMALL), expected)
+    found = decode({"path": str(bikes), "bytes": None}, frames=3, preprocess=SMALL)
+    same(found, expected)
+    assert found.path == str(bikes)
+
+
+def test_frames_can_be_indexed_and_carry_times(bikes):
+    found = decode(bikes, frames=4)
+    assert len(found) == 4 and found[-1].seconds == found.times[-1]
+    assert np.array_equal(found[1].pixels, found.pixels[1])
+    assert "272x640x3" in repr(found[0]) and len(repr(found)) < 200
