@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ost.notebook import Shaded, html_table
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -335,6 +337,20 @@ class Evidence:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{kind}={_shape(sim)}" for kind, sim in self.similarity.items())
         return f"Evidence({self.name!r}, {kinds}, logit={self.logit:.4g})"
+
+    def _repr_html_(self) -> str:
+        """Return the plan of each kind, as multiples of an even share, with a row for each descriptor."""
+        tables: list[str] = []
+        for kind, plan in self.plan.items():
+            ratios = (plan * plan.numel()).T.tolist()
+            largest = max(map(max, ratios))
+            rows = [
+                (text, *(Shaded(ratio, ratio / largest) for ratio in row))
+                for text, row in zip(self.texts[kind], ratios, strict=True)
+            ]
+            header = (kind, *(f"frame {t + 1}" for t in range(plan.shape[0])))
+            tables.append(html_table(self.name, header, rows))
+        return "".join(tables)
 
 
 @dataclass(frozen=True)

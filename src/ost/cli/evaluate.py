@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ost.evaluate.protocols import Protocol
     from ost.evaluate.task import EvaluationTask
     from ost.ranks import Ranks
+    from ost.recognition.settings import SettingsFields
 
 RANKS_MEET_WITHIN = timedelta(days=1)  # at the end; ranks with cached embeddings wait for the others
 
@@ -124,7 +125,8 @@ def run_protocol(
     from ost.evaluate.config import OWN, parse_config
     from ost.recognition.settings import Settings
 
-    Settings().but(**sampling.fields, **matching.fields)  # whose errors name the options
+    fields: SettingsFields = {**sampling.fields, **matching.fields}
+    Settings().but(**fields)  # whose errors name the options
     config = {
         "protocol": protocol or OWN,
         **asdict(videos),

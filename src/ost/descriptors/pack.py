@@ -13,6 +13,7 @@ from ost.catalog import did_you_mean
 from ost.errors import PackError
 from ost.files import text_hash, write_text
 from ost.names import fold
+from ost.notebook import html_table
 from ost.types import BOTH
 
 PACK_SCHEMA = 1
@@ -83,6 +84,13 @@ class Pack:
 
     def __repr__(self) -> str:
         return f"Pack({self.name!r}, {len(self)} classes)"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (label, item.name, "; ".join(item.spatial), "; ".join(item.temporal))
+            for label, item in zip(self.labels, self.classes, strict=True)
+        ]
+        return html_table(self.name, ("label", "name", *BOTH), rows)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ost.evaluate.metrics import Bools, Interval, paired_bootstrap, sign_test
 from ost.evaluate.saved import Saved
+from ost.notebook import html_table
 
 SHOWN_CHANGES = 10
 
@@ -66,6 +67,10 @@ class Comparison:
     settings: dict[str, tuple[Any, Any]]
     unpaired: tuple[int, int]
     classes: tuple[ClassChange, ...]
+
+    def _repr_html_(self) -> str:
+        rows = [(row.title, str(row.videos), f"{row.a:.1%}", f"{row.b:.1%}") for row in self.rows]
+        return html_table("top-1 of two runs", ("list", "videos", "A", "B"), rows)
 
 
 def compare(a: Saved, b: Saved) -> Comparison:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ost.errors import UsageError
+from ost.notebook import Shaded, html_table
 from ost.recognition.match import explain
 from ost.recognition.settings import Match, Settings
 from ost.types import (
@@ -163,13 +163,8 @@ class Prediction:
         return self.to_dict()
 
     def _repr_html_(self) -> str:
-        """Return the likeliest classes as a table, for notebooks."""
-        rows = "".join(
-            f"<tr><td>{html.escape(score.title)}</td><td><progress value='{score.probability}'></progress></td>"
-            f"<td>{score.probability:.1%}</td></tr>"
-            for score in self.top()
-        )
-        return f"<table><caption>{html.escape(self.path)}</caption>{rows}</table>"
+        rows = [(score.title, Shaded(score.probability, score.probability)) for score in self.top()]
+        return html_table(self.path, ("class", "probability"), rows)
 
     def save_html(self, path: str | Path) -> None:
         """Write the page with the evidence: one HTML file that needs no network.

@@ -102,6 +102,6 @@ def _open_url(url: str) -> Any:
         origin: BaseException = error
         while origin.__cause__ is not None:
             origin = origin.__cause__
-        if isinstance(origin, FileNotFoundError):
+        if isinstance(origin, FileNotFoundError) or getattr(origin, "status", None) == 404:
             raise VideoError(url, "there is no such file") from error
         raise VideoError(url, f"it cannot be reached ({first_line(origin)})") from error
