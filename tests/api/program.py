@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,10 +10,10 @@ import torch
 import ost
 
 
-def inputs(clip: str) -> Iterator[object]:
+def inputs(clip: str) -> Iterator[str | bytes | Path]:
     """Yield 1,000 inputs, of which every hundredth is no video."""
     for i in range(1000):
-        yield b"no video" if i % 100 == 99 else clip
+        yield b"no video" if i % 100 == 99 else Path(clip) if i % 2 else clip
 
 
 def main(clip: str, url: str) -> None:
