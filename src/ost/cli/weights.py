@@ -9,6 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ost.backbones.catalog import BACKBONES
+from ost.backbones.figures import figures
 from ost.backbones.names import check_model, check_weights, is_adapter
 from ost.cli.command import command, load_torch
 from ost.cli.parser import CommandGroup, example_lines
@@ -37,13 +39,14 @@ Output = Annotated[
 
 @command(weights_app, "list", examples=("ost weights list", "ost weights list | grep ost/"))
 def list_weights() -> None:
-    """The backbones and published weights known by name."""
-    from ost.backbones.catalog import BACKBONES
+    """Show the backbones and published weights known by name, with their size, published accuracy and speed."""
+    from ost.evaluate.protocols import published_accuracy
     from ost.weights.published import PUBLISHED
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "pixels", "tokens", "licence", "what"):
-        table.add_column(column)
+    for column in ("name", "pixels", "tokens", "parameters", "frames/s", "published top-1", "licence", "what"):
+        numeric = column in ("pixels", "tokens", "parameters", "frames/s")
+        table.add_column(column, justify="right" if numeric else "left")
     broken: list[str] = []
     for name in BACKBONES:
         try:
@@ -51,14 +54,23 @@ def list_weights() -> None:
         except UsageError as error:  # a broken plugin must not hide the other backbones
             broken.append(str(error))
             continue
-        size, context = str(spec.preprocess.size), str(spec.context_length)
-        table.add_row(name, size, context, spec.licence, Text(spec.note))
+        known = figures().get(name)
+        accuracy = f"{known.imagenet:.1f} ImageNet" if known and known.imagenet else ""
+        table.add_row(*_sizes(name, name), accuracy, spec.licence, Text(spec.note))
     for name, published in PUBLISHED.items():
-        spec = BACKBONES[published.backbone]
-        size, context = str(spec.preprocess.size), str(spec.context_length)
-        table.add_row(name, size, context, published.licence, Text(published.note))
-    stdout().print(table)
+        accuracy = published_accuracy(name)
+        table.add_row(*_sizes(name, published.backbone), accuracy, published.licence, Text(published.note))
+    console = stdout()
+    console.print(table)
+    console.print("frames/s: through the image tower, in fp32 on two CPU cores")
     show_notices(stderr(), broken)
+
+
+def _sizes(name: str, backbone: str) -> tuple[str, ...]:
+    """Return the cells of the name, the pixels, the tokens, the parameters and the speed."""
+    spec, known = BACKBONES[backbone], figures().get(backbone)
+    cells = (f"{known.parameters:,.0f} M", f"{known.frames:.2g}") if known else ("", "")
+    return (name, str(spec.preprocess.size), str(spec.context_length), *cells)
 
 
 @command(weights_app, examples=("ost weights inspect model.pth", "ost weights inspect runs/few-shot"))

@@ -194,3 +194,20 @@ SUPERVISED: dict[str, dict[str, str]] = {
 }
 
 PROTOCOLS: Catalog[Protocol] = Catalog("protocol", _protocols())
+
+
+def published_accuracy(weights: str) -> str:
+    """Return the top-1 that the paper reports for its published weights ("ost/..."), with the benchmarks.
+
+    Of "ost/k400" it is the zero-shot table, with 32 frames and a blend; of the others the few-shot table.
+    """
+    name = weights.removeprefix("ost/")
+    if name == "k400":
+        return ", ".join(
+            f"{ZERO_SHOT[key]['OST (32)'].split()[0]} {BENCHMARKS[key].title}" for key in ("hmdb51", "ucf101")
+        )
+    data, shots, *k400 = name.split("-")
+    key = {"hmdb": "hmdb51", "ucf": "ucf101", "ssv2": "ssv2"}[data]
+    table = FEW_SHOT[key]["from K400 weights" if k400 else "from CLIP, 2/4/8/16 shots"]
+    top1 = table.split("/")[("2shot", "4shot", "8shot", "16shot").index(shots)]
+    return f"{top1} {BENCHMARKS[key].title}"

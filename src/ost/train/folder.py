@@ -106,7 +106,7 @@ def _save_classes(pack: Pack, run: Path) -> None:
     if all(item.spatial or item.temporal for item in pack.classes):
         save_pack(pack, run / "pack.json")
     else:
-        write_text(run / "classes.txt", "".join(f"{name}\n" for name in pack.names))
+        write_text(run / "classes.txt", "".join(f"{name}\n" for name in pack.labels))
 
 
 def _differences(saved: str, config: TrainConfig) -> str:
