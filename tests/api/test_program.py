@@ -96,3 +96,9 @@ def test_the_examples_of_the_reference_run(tmp_path, bikes, monkeypatch, capsys)
     assert (tmp_path / "why.html").exists()
     printed = capsys.readouterr().out
     assert "there is no such file" in printed and "FrameEmbeddings" not in printed
+
+
+def test_the_command_takes_an_address(server, ost_command):
+    url = f"{server}/clip.mp4"
+    code, out, _ = ost_command("recognize", url, "--classes", "a,b", "--backbone", "lite", "--frames", 2)
+    assert code == 0 and out.startswith(url)

@@ -29,7 +29,9 @@ def figures() -> dict[str, Figures]:
     text = (files("ost.backbones") / "figures.csv").read_text(encoding="utf-8")
     return {
         row["name"]: Figures(
-            float(row["parameters"]), float(row["imagenet"]) if row["imagenet"] else None, float(row["frames"])
+            float(row["parameters"]),
+            float(row["imagenet"]) if row["imagenet"] else None,
+            float(row["frames"]),
         )
         for row in csv.DictReader(text.splitlines())
     }

@@ -17,6 +17,7 @@ from ost.cli.command import load_torch
 from ost.cli.options import MatchOptions, ModelOptions, SamplingOptions
 from ost.cli.terminal import show_failures, show_notices, stderr, stdout, write_json
 from ost.errors import UsageError, VideoError
+from ost.video.stream import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,9 @@ class PredictionOptions:
 def recognize(
     videos: Annotated[
         list[str],
-        typer.Argument(metavar="VIDEO", help="Video files, folders of videos, folders of frame images."),
+        typer.Argument(
+            metavar="VIDEO", help="Video files, folders of videos, folders of frame images, URLs."
+        ),
     ],
     classes: Annotated[
         str,
@@ -113,7 +116,7 @@ def _check_any_exists(paths: Sequence[str]) -> None:
     Raises:
         UsageError: none of the videos exists.
     """
-    if any(os.path.lexists(path) or within(Path(path)) for path in paths):
+    if any(is_url(path) or os.path.lexists(path) or within(Path(path)) for path in paths):
         return
     listed = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     raise UsageError(f"{listed}: there is no such file")

@@ -44,7 +44,16 @@ def list_weights() -> None:
     from ost.weights.published import PUBLISHED
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "pixels", "tokens", "parameters", "frames/s", "published top-1", "licence", "what"):
+    for column in (
+        "name",
+        "pixels",
+        "tokens",
+        "parameters",
+        "frames/s",
+        "published top-1",
+        "licence",
+        "what",
+    ):
         numeric = column in ("pixels", "tokens", "parameters", "frames/s")
         table.add_column(column, justify="right" if numeric else "left")
     broken: list[str] = []
