@@ -77,7 +77,12 @@ def _signature(item: object) -> str:
         if p.name != "self"
     ]
     text = str(inspect.Signature(parameters))
-    text = text if len(text) < 90 else "(\n    " + ",\n    ".join(map(str, parameters)) + ",\n)"
+    if len(text) >= 90:
+        lines = list(map(str, parameters))
+        named = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
+        if named is not None and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            lines.insert(named, "*")
+        text = "(\n    " + ",\n    ".join(lines) + ",\n)"
     return re.sub(r"<function [^>]*>? at 0x[0-9a-f]+>", "...", text)
 
 
@@ -88,7 +93,7 @@ def _markdown(docstring: str) -> Iterator[str]:
         if re.fullmatch(r"(Args|Attributes|Raises|Returns|Yields):", line):
             section = True
             yield from (f"{line[:-1]}:", "")
-        elif section and (entry := re.fullmatch(r"    ([\w, ]+): (.*)", line)):
+        elif section and (entry := re.fullmatch(r"    (\w[\w, *]*): (.*)", line)):
             yield f"- `{entry[1]}`: {entry[2]}"
         elif section and line.startswith("    "):
             yield f"  {line.strip()}"

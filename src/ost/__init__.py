@@ -100,7 +100,7 @@ def load(
     *,
     blend: float | None = None,
     blend_with: str | Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     cache: bool = True,
     threads: int | None = None,

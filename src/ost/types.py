@@ -9,7 +9,8 @@ kind (padded to the longest class), D embedding width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+DescriptorKind = Literal["spatial", "temporal"]
 Kind = Literal["spatial", "temporal", "name"]
-BOTH: tuple[Kind, ...] = ("spatial", "temporal")  # the kinds of descriptors
+BOTH: tuple[DescriptorKind, ...] = ("spatial", "temporal")
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,11 @@ class Frames:
 
     def __getitem__(self, index: int) -> Frame:
         """Return a frame with its time; negative indices count from the end."""
-        return Frame(self.pixels[index], self.times[index])
+        i = operator.index(index)
+        return Frame(self.pixels[i], self.times[i])
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(Frame, self.pixels, self.times)
 
     def __repr__(self) -> str:
         return (

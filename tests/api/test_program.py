@@ -86,16 +86,18 @@ def test_the_reference_is_that_of_the_docstrings():
     assert listed == set(ost.__all__)
 
 
-def test_the_examples_of_the_reference_run(tmp_path, bikes, monkeypatch, capsys):
+@pytest.mark.parametrize(("page", "end"), [("docs/api.md", "## Inputs"), ("README.md", "## How it works")])
+def test_the_examples_in_the_documents_run(page, end, tmp_path, bikes, monkeypatch):
     shutil.copy(bikes, tmp_path / "clip.mp4")
     monkeypatch.chdir(tmp_path)
-    page = make_api().PAGE.read_text(encoding="utf-8").partition("## Inputs")[0]
+    examples = re.findall(
+        r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8").partition(end)[0], re.DOTALL
+    )
     namespace = {}
-    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(compile(example, "docs/api.md", "exec"), namespace)
+    for example in examples:
+        exec(compile(example, page, "exec"), namespace)
     assert (tmp_path / "why.html").exists()
-    printed = capsys.readouterr().out
-    assert "there is no such file" in printed and "FrameEmbeddings" not in printed
+    assert isinstance(namespace["results"][0], ost.Prediction) and "table" in namespace
 
 
 def test_the_command_takes_an_address(server, ost_command):

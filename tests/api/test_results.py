@@ -1,7 +1,10 @@
 """Results and models as values: identity, printing, indexing, pickles, threads, devices, settings."""
 
+import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -137,18 +140,94 @@ def test_former_names_work_and_say_what_they_are_called_now(model, prediction):
         assert prediction.as_dict() == prediction.to_dict()
 
 
-@pytest.mark.parametrize("one", ["a.mp4", b"bytes"])
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(
+            "a.mp4",
+            b"bytes",
+            bytearray(b"bytes"),
+            Path("a.mp4"),
+            io.BytesIO(),
+            ("a.mp4", 1.0, 3.0),
+            ("a", 1, None),
+        ),
+        *(
+            np.zeros((3, 4, 4, 3), np.uint8),
+            ost.FrameSequence(np.zeros((3, 4, 4, 3), np.uint8)),
+            {"path": 1},
+            None,
+        ),
+    ],
+    ids=lambda one: str(type(one).__name__),
+)
 def test_one_video_in_place_of_many_is_refused_at_once(model, pack, one):
     with pytest.raises(ost.UsageError, match="is one video; give a list of videos, or use recognize"):
         model.recognize_all(one, pack)
 
 
 def test_one_bad_input_loses_no_other_result(model, pack, bikes):
-    videos = [bikes, np.zeros((2, 3)), b"", None, [1], {"a": 1}, (bikes, 5, 1), object(), bikes.read_bytes()]
-    first, *failures, last = model.recognize_all(videos, pack)
+    pixels = np.zeros((4, 8, 8, 3), np.uint8)
+    wrong = [
+        *(
+            np.zeros((2, 3)),
+            b"",
+            None,
+            [1],
+            {"a": 1},
+            (bikes, 5, 1),
+            object(),
+            (ost.Frames(pixels, (0.0,) * 4, "x"), 0, 1),
+        ),
+        *(
+            ost.Frames(pixels[:0], (), "x"),
+            ost.Frames(pixels / 1.0, (0.0,) * 4, "x"),
+            ost.Frames(pixels, (0.0,), "x"),
+        ),
+        *(ost.Frames(pixels, (0.0,) * 4, "x", clips=3), ost.Frames(pixels, (float("inf"),) * 4, "x")),
+    ]
+    first, *failures, last = model.recognize_all([bikes, *wrong, bikes.read_bytes()], pack)
     assert first.classes == last.classes
-    assert all(isinstance(failure, ost.VideoError) for failure in failures) and len(failures) == 7
+    assert all(isinstance(failure, ost.VideoError) for failure in failures) and len(failures) == len(wrong)
     assert not any("internal error" in failure.cause for failure in failures)
+    assert all(len(str(failure)) < 200 and "\n" not in str(failure) for failure in failures)
+
+
+def test_a_decoder_of_another_library_is_recognised(model, pack):
+    frames = torch.randint(0, 255, (10, 3, 32, 48), dtype=torch.uint8)
+
+    class Decoder:
+        metadata = SimpleNamespace(num_frames=10, average_fps=5.0, path="film")
+
+        def get_frames_at(self, indices):
+            return SimpleNamespace(data=frames[indices], pts_seconds=[i / 5 for i in indices])
+
+    whole, part = model.recognize_all([Decoder(), (Decoder(), 1.0, None)], pack)
+    assert (whole.path, whole.sample.times) == ("film", (0.4, 1.4))
+    assert (part.path, part.sample.times) == ("film#t=1", (1.2, 1.6))
+
+
+def test_a_record_tells_what_was_looked_at(model, pack, bikes):
+    record = model.recognize(ost.decode(bikes, frames=4, clips=2), pack, frames=16).to_dict()
+    assert (record["frames"], record["views"], len(record["times"])) == (4, "2x1", 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"match": "means"}, "match is ot or mean, not 'means'"),
+        ({"kinds": ["spatial", "name"]}, "kinds are spatial, temporal or both"),
+    ],
+)
+def test_the_parts_check_their_settings(prediction, given, message):
+    with pytest.raises(ost.UsageError, match=message):
+        ost.match(prediction.embeddings, prediction.head, **given)
+    with pytest.raises(ost.UsageError, match="there is no clip 7"):
+        ost.explain(prediction.embeddings, prediction.head, "iPhone", clip=7)
+    alone = ost.match(prediction.embeddings, prediction.head, kinds="spatial")
+    assert torch.equal(
+        alone.logits, ost.match(prediction.embeddings, prediction.head, kinds=["spatial"]).logits
+    )
 
 
 def test_a_table_has_a_row_for_each_result(prediction):

@@ -233,7 +233,7 @@ def test_wrong_use_says_what_is_wrong():
         match(frames, lean)
     with pytest.raises(UsageError, match="no name descriptors"):
         match(frames, lean, match="mean")
-    with pytest.raises(UsageError, match="no kind of descriptor"):
+    with pytest.raises(UsageError, match="kinds are spatial, temporal or both"):
         match(frames, head, kinds=())
     with pytest.raises(UsageError, match="frames are 8 wide and spatial descriptors 12"):
         match(some_frames(width=8), head)

@@ -294,7 +294,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(make_backbone, videos,
 
     def changed(path, *rest):
         found = decode(path, *rest)
-        os.utime(sorted(path.iterdir())[0], (1, 1))
+        os.utime(min(entry.path for entry in os.scandir(path)), (1, 1))
         return found
 
     backbone = counting(make_backbone())

@@ -4,7 +4,9 @@ import io
 import math
 import os
 import shutil
+import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -153,7 +155,7 @@ def test_only_addresses_of_these_protocols_are_opened(text, expected):
         (["a.mp4"], "a list of frames is one of PIL images"),
         ([Image.new("RGB", (2, 2)), Image.new("RGB", (2, 3))], "the pictures of a video are of one size"),
         (3, "a video is a path, a URL, bytes, a file object, an array, PIL images or a decoder, not a int"),
-        ({"path": None, "bytes": None}, "a video is a path, .* not a NoneType"),
+        ({"path": None, "bytes": None}, "a video is a path or bytes, not a NoneType"),
     ],
 )  # fmt: skip
 def test_what_is_no_video_is_refused_in_one_sentence(video, cause):
@@ -177,7 +179,7 @@ class Decoder:
         self.metadata = SimpleNamespace(num_frames=len(frames), average_fps=rate, path=None)
 
     def get_frames_at(self, indices):
-        return SimpleNamespace(data=self.frames[indices])
+        return SimpleNamespace(data=self.frames[indices], pts_seconds=[i / 10 for i in indices])
 
 
 @pytest.mark.parametrize(
@@ -241,3 +243,115 @@ def test_frames_can_be_indexed_and_carry_times(bikes):
     assert len(found) == 4 and found[-1].seconds == found.times[-1]
     assert np.array_equal(found[1].pixels, found.pixels[1])
     assert "272x640x3" in repr(found[0]) and len(repr(found)) < 200
+
+
+def test_parts_of_one_file_object_are_read_by_several_threads_at_once(bikes):
+    parts = [(float(start), start + 2.0) for start in range(0, 8, 2)]
+    expected = [decode(bikes, frames=4, part=part, preprocess=SMALL) for part in parts]
+    with bikes.open("rb") as file, ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(
+            pool.map(lambda part: decode(file, frames=4, part=part, preprocess=SMALL), parts),
+            expected,
+            strict=True,
+        ):
+            same(found, alone)
+
+
+def test_a_source_that_cannot_be_sought_gives_all_its_parts(bikes):
+    pipe = Pipe(bikes.read_bytes())
+    for part in ((0.0, 2.0), (4.0, 6.0)):
+        same(
+            decode(pipe, frames=3, part=part, preprocess=SMALL),
+            decode(bikes, frames=3, part=part, preprocess=SMALL),
+        )
+
+
+class Hostile(io.BytesIO):
+    """A file object whose reads go wrong after a while."""
+
+    def __init__(self, data, answer):
+        super().__init__(data)
+        self.answer, self.reads = answer, 0
+
+    def read(self, size=-1):
+        self.reads += 1
+        data = super().read(size)
+        return data if self.reads < 3 else self.answer(data)
+
+
+def lost(_):
+    raise OSError("connection lost")
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (lambda data: data + b"A" * 50_000_000, "reading .* bytes gave bytes"),
+        (lambda _: None, "gave NoneType"),
+        (lambda _: "text", "gave str"),
+        (lost, "connection lost"),
+    ],
+    ids=["too much", "nothing", "text", "error"],
+)
+def test_a_file_object_that_misbehaves_is_one_sentence(bikes, answer, cause):
+    with pytest.raises(VideoError, match=f"reading it failed .*{cause}"):
+        decode(Hostile(bikes.read_bytes(), answer), frames=4)
+
+
+def test_ffmpeg_asks_for_nothing_by_the_name_of_a_file_object(url, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", lambda self: asked.append(self.path))
+    header = b"MLVI" + (52).to_bytes(4, "little") + b"v2.0\0\0\0\0" + bytes(36)
+    file = io.BytesIO(header)
+    file.name = None
+    named = type("Named", (io.BytesIO,), {"name": f"{url}/secret.mlv"})(header)
+    with pytest.raises(VideoError):
+        decode(named)
+    assert asked == []
+
+
+def test_a_row_of_a_data_set_is_no_address(url):
+    with pytest.raises(VideoError, match="there is no such file"):
+        decode({"path": f"{url}/clip.mp4", "bytes": None})
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr("ost.video.stream.CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as quiet, pytest.raises(VideoError, match="cannot be"):
+        decode(f"http://127.0.0.1:{quiet.getsockname()[1]}/a.mp4")
+
+
+def test_any_path_like_object_is_its_path(tmp_path, bikes):
+    shutil.copy(bikes, tmp_path / "clip.mp4")
+    (tmp_path / "frames").mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / "frames" / f"{i}.png")
+    with os.scandir(tmp_path) as entries:
+        found = {entry.name: decode(entry, frames=2) for entry in entries}
+    assert {name: frames.path for name, frames in found.items()} == {
+        name: str(tmp_path / name) for name in ("clip.mp4", "frames")
+    }
+
+
+def test_errors_never_hold_a_whole_video(bikes, frames):
+    data = bikes.read_bytes()
+    for video in (
+        {"path": "a", "bytes": data, "x": 1},
+        frames.astype(float),
+        torch.nn.Parameter(torch.zeros(3)),
+    ):
+        with pytest.raises(VideoError) as caught:
+            decode(video)
+        assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
+
+
+def test_a_decoder_that_gives_other_frames_is_refused(frames):
+    decoder = Decoder(frames, 10.0)
+    decoder.get_frames_at = lambda indices: SimpleNamespace(data=torch.zeros(1, 3, 4, 4), pts_seconds=[0.0])
+    with pytest.raises(VideoError, match=r"its decoder gave torch.float32 \[1, 3, 4, 4\] for 4 frames"):
+        decode(decoder, frames=4)
+
+
+def test_the_times_of_a_decoder_are_its_own(frames):
+    decoder = Decoder(frames, 25.0)
+    assert decode(decoder, frames=2).times == (0.5, 1.5)  # and not those of its average rate

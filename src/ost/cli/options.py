@@ -151,6 +151,6 @@ class MatchOptions:
 def parse_views(text: str) -> tuple[int, int]:
     """Parse "4x3" into (clips, crops)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not match:
+    if not match or not int(match[1]):
         raise UsageError(f"--views is CLIPSxCROPS, such as 1x1 or 4x3, not {text!r}")
     return int(match[1]), int(match[2])

@@ -78,7 +78,8 @@ def list_weights() -> None:
 def _sizes(name: str, backbone: str) -> tuple[str, ...]:
     """Return the cells of the name, the pixels, the tokens, the parameters and the speed."""
     spec, known = BACKBONES[backbone], figures().get(backbone)
-    cells = (f"{known.parameters:,.0f} M", f"{known.frames:.2g}") if known else ("", "")
+    speed = "" if known is None else f"{known.frames:.0f}" if known.frames >= 10 else f"{known.frames:.2g}"
+    cells = (f"{known.parameters:,.0f} M" if known else "", speed)
     return (name, str(spec.preprocess.size), str(spec.context_length), *cells)
 
 

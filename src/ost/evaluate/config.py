@@ -10,8 +10,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from ost.backbones.catalog import BACKBONES
 from ost.descriptors.shipped import shipped
 from ost.errors import UsageError, first_line
-from ost.evaluate.ways import KINDS_OF_TEXTS, Texts
 from ost.recognition.settings import EPS, Settings
+from ost.types import BOTH
 from ost.video.decode import MIN_DECODED
 from ost.weights.published import PUBLISHED
 
@@ -58,7 +58,6 @@ class EvaluateConfig(BaseModel):
     @property
     def settings(self) -> Settings:
         """Return the settings of sampling and matching."""
-        texts: Texts = self.texts
         return Settings(
             frames=self.frames,
             clips=self.clips,
@@ -66,7 +65,7 @@ class EvaluateConfig(BaseModel):
             sampling=self.sampling,
             min_decoded=self.min_decoded,
             match=self.match,
-            kinds=KINDS_OF_TEXTS[texts],
+            kinds=BOTH if self.texts == "both" else (self.texts,),
             eps=self.eps,
         )
 

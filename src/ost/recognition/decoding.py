@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import math
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
@@ -20,14 +20,17 @@ from ost.video.container import READ_FAILED, Cancelled
 from ost.video.decode import decode
 from ost.video.live import LiveFrames
 from ost.video.memory import Indexed
-from ost.video.place import Video, as_video, name_of
+from ost.video.place import Video, as_video, name_of, short_name
 from ost.video.sample import Part
 from ost.video.stream import Stream
 from ost.video.thumbnails import thumbnails
 from ost.video.transform import view_pixels, view_preprocess
 
 # A video, a part of one in seconds, frames that were sampled before, or a live source.
-Source: TypeAlias = "Video | Span | tuple[Video, float, float | None] | Frames | LiveFrames"
+if TYPE_CHECKING:
+    Source = Video | Span | tuple[Video, float, float | None] | Frames | LiveFrames
+else:
+    Source = Any
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,10 @@ class Decoder:
     pictures: bool
     stop: Event
 
-    def units(self, source: Source) -> Iterator[Unit]:
+    def units(self, source: object) -> Iterator[Unit]:
         """Yield the units of an input; any exception becomes its failure and its last unit."""
-        path = f"<{type(source).__name__}>"
+        path = short_name(source)
         try:
-            path = str(source) if isinstance(source, str | os.PathLike) else path
             given = _input_of(source)
             path = given.path
             if isinstance(self.views, FrameRate):
@@ -141,6 +143,7 @@ class Decoder:
                 path, "a live source has no end over which to spread frames; read it at a frame rate"
             )
         if isinstance(video, Frames):
+            _check_frames(video)
             return self._decoded(Unit(path), video, views.crops)
         identity = self._identity(given)
         if not self.pictures and (cached := self._cached(identity)) is not None:
@@ -193,7 +196,7 @@ class Decoder:
 
     def _identity(self, given: _Input) -> str | None:
         """Return the cache key of a file or a part of one; None for other inputs, which are not cached."""
-        if self.kept is None or not isinstance(given.video, str | os.PathLike):
+        if self.kept is None or not isinstance(given.video, str):
             return None
         return self.kept.identity(given.video, given.part)
 
@@ -207,7 +210,7 @@ class _Input(NamedTuple):
     """An input of the reader: the path of its results, what is read, and the part of it."""
 
     path: str
-    video: str | Path | Stream | Indexed | Frames | LiveFrames
+    video: str | Stream | Indexed | Frames | LiveFrames
     part: Part | None = None
 
 
@@ -228,12 +231,35 @@ def _input_of(source: object) -> _Input:
         given, start, end = cast("tuple[Any, Any, Any]", source)
         start, end = float(start), None if end is None else float(end)
     except (TypeError, ValueError, OverflowError):
-        raise VideoError(source, "a part is (video, start, end) in seconds, where end may be None") from None
+        raise VideoError(
+            short_name(source), "a part is (video, start, end) in seconds, where end may be None"
+        ) from None
+    if isinstance(given, Frames | LiveFrames):
+        raise VideoError(
+            short_name(source), f"{type(given).__name__} have no parts; give the video they come from"
+        )
     try:
         video = as_video(given)
     except VideoError as error:
-        raise VideoError(source, error.cause) from error
+        raise VideoError(short_name(source), error.cause) from error
     return _Input(str(Span(name_of(video), start, end)), video, (start, end))
+
+
+def _check_frames(frames: Frames) -> None:
+    """Refuse frames that a user made wrongly.
+
+    Raises:
+        VideoError: their pixels, times and clips do not fit.
+    """
+    pixels: Any = frames.pixels
+    shape, dtype = getattr(pixels, "shape", ()), getattr(pixels, "dtype", None)
+    if str(dtype) != "uint8" or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+        raise VideoError(frames.path, f"its frames are {dtype} {list(shape)}, not uint8 [T, H, W, 3]")
+    if len(frames.times) != len(pixels) or frames.clips < 1 or len(pixels) % frames.clips:
+        counts = f"{len(pixels)} frames, {len(frames.times)} times and {frames.clips} clips"
+        raise VideoError(frames.path, f"it has {counts}, which do not fit")
+    if any(map(math.isinf, frames.times)):
+        raise VideoError(frames.path, "a time of its frames is infinite")
 
 
 def decode_views(

@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -26,9 +27,19 @@ from torch.nn.functional import normalize
 from ost.catalog import did_you_mean
 from ost.errors import TransportError, UsageError
 from ost.names import fold
-from ost.recognition.settings import EPS, Match
+from ost.recognition.settings import EPS, Match, check_choice, checked_kinds
 from ost.transport import score
-from ost.types import BOTH, ClassHead, Descriptors, Evidence, FrameEmbeddings, Kind, LearnedClasses, Scores
+from ost.types import (
+    BOTH,
+    ClassHead,
+    DescriptorKind,
+    Descriptors,
+    Evidence,
+    FrameEmbeddings,
+    Kind,
+    LearnedClasses,
+    Scores,
+)
 
 SIMILARITIES_AT_ONCE = 1 << 23  # similarities in memory at once, 32 MiB in fp32
 
@@ -38,7 +49,7 @@ def match(
     head: ClassHead,
     *,
     match: Match = "ot",
-    kinds: Sequence[Kind] = BOTH,
+    kinds: DescriptorKind | Sequence[Kind] = BOTH,
     eps: float = EPS,
     method: Match | None = None,
 ) -> Scores:
@@ -61,7 +72,8 @@ def match(
     if method is not None:
         warnings.warn("the argument method is now called match", DeprecationWarning, stacklevel=2)
         match = method
-    needed: tuple[Kind, ...] = ("name",) if match == "mean" else tuple(kinds)
+    check_choice("match", match, get_args(Match))
+    needed: tuple[Kind, ...] = ("name",) if match == "mean" else _as_kinds(kinds)
     _check(frames, head, needed)
     if match == "mean":
         return Scores(head.logit_scale * _mean_pool(frames, head.kinds["name"]), head.names)
@@ -90,6 +102,8 @@ def explain(
         UsageError: the head has no such class, or no descriptors to match.
     """
     a = class_index(head, name)
+    if not -len(frames.values) <= clip < len(frames.values):
+        raise UsageError(f"there is no clip {clip} among the {len(frames.values)}")
     kinds: list[Kind] = [kind for kind in BOTH if kind in head.kinds]
     _check(frames, head, kinds or BOTH)
     learned = head.learned
@@ -109,6 +123,11 @@ def explain(
     if learned is not None:
         logit = learned.temperature * logit + learned_logits(frames, learned)[clip, a].item()
     return Evidence(name=head.names[a], texts=texts, similarity=similarities, plan=plans, logit=logit)
+
+
+def _as_kinds(kinds: DescriptorKind | Sequence[Kind]) -> tuple[Kind, ...]:
+    """Return the kinds to match; "name" alone matches names by transport."""
+    return ("name",) if not isinstance(kinds, str) and tuple(kinds) == ("name",) else checked_kinds(kinds)
 
 
 def class_index(head: ClassHead, name: str) -> int:

@@ -119,6 +119,12 @@ class Prediction:
         return self.settings.match
 
     @property
+    def method(self) -> Match:
+        """Return the same as `match`, which replaces this name."""
+        warnings.warn("method is now called match", DeprecationWarning, stacklevel=2)
+        return self.match
+
+    @property
     def eps(self) -> float:
         """Return the entropic weight of the transport."""
         return self.settings.eps

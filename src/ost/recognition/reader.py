@@ -21,7 +21,7 @@ from torch import Tensor
 from ost.activity import activity
 from ost.backbones.base import Backbone
 from ost.errors import UsageError, VideoError
-from ost.recognition.decoding import Decoder, Kept, Reading, Source, Unit, failure
+from ost.recognition.decoding import Decoder, Kept, Reading, Unit, failure
 from ost.recognition.settings import FrameRate, Settings
 from ost.threads import DaemonPool
 from ost.types import FrameEmbeddings, Seconds
@@ -37,7 +37,7 @@ BATCH_FRAMES_ON_A_GPU = 1024
 
 def read_videos(
     backbone: Backbone,
-    videos: Iterable[Source],
+    videos: Iterable[object],
     views: Settings | FrameRate,
     *,
     kept: Kept | None = None,
@@ -147,7 +147,7 @@ class _Reader:
         if (pool := self.coming.popleft().pool) is not self.pool:
             pool.close()
 
-    def results(self, videos: Iterator[Source]) -> Iterator[Reading | VideoError]:
+    def results(self, videos: Iterator[object]) -> Iterator[Reading | VideoError]:
         """Yield the results in the order of the videos."""
         batch: list[Unit] = []
         self._submit(videos)
@@ -170,7 +170,7 @@ class _Reader:
         if self.input_error is not None:
             raise self.input_error
 
-    def _submit(self, videos: Iterator[Source]) -> None:
+    def _submit(self, videos: Iterator[object]) -> None:
         """Submit videos until `ahead` are in progress or `AHEAD_BYTES` of pixels wait for the towers."""
         waiting = sum(decoding.waiting_bytes for decoding in self.coming)
         while len(self.coming) < self.ahead + 1 and waiting < AHEAD_BYTES and self.input_error is None:

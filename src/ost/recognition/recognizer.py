@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -25,6 +25,7 @@ from ost.recognition.reader import read_videos
 from ost.recognition.settings import Settings, SettingsFields
 from ost.recognition.store import Store
 from ost.types import ClassHead, FrameEmbeddings, Frames, Kind
+from ost.video.place import is_indexed, short_name
 from ost.video.transform import view_pixels, view_preprocess
 
 HEADS = 8  # class heads in memory
@@ -94,7 +95,7 @@ class Recognizer:
         """Predict which of the classes one video shows.
 
         Args:
-            video: a video file, a folder of frame images, or frames that were decoded with these settings.
+            video: a video file, a folder of frame images, or any other input (see docs/api.md).
             classes: a pack, class names, a file, or the name of a shipped pack.
             settings: any of `Settings`, for this call.
 
@@ -108,7 +109,7 @@ class Recognizer:
 
     def recognize_all(
         self,
-        videos: Iterable[Source],
+        videos: Iterable[object],
         classes: Spec,
         *,
         thumbnails: bool = False,
@@ -119,7 +120,7 @@ class Recognizer:
         The next videos are decoded while the towers look at this one; they are taken as they are needed.
 
         Args:
-            videos: see `recognize`; any iterable.
+            videos: inputs as `recognize` takes them; any iterable.
             classes: see `recognize`.
             thumbnails: keep pictures of the frames, without which a prediction has no page.
             settings: any of `Settings`, for this call.
@@ -152,18 +153,17 @@ class Recognizer:
             return _or_raise(next(readings)).embeddings
 
     def embed_all(
-        self, videos: Iterable[Source], **settings: Unpack[SettingsFields]
+        self, videos: Iterable[object], **settings: Unpack[SettingsFields]
     ) -> Generator[Reading | VideoError]:
         """Yield the embeddings of each video with the times of its frames; see `recognize_all`."""
         return self._readings(videos, self.settings.but(**settings), False)
 
     def _readings(
-        self, videos: Iterable[Source], settings: Settings, thumbnails: bool
+        self, videos: Iterable[object], settings: Settings, thumbnails: bool
     ) -> Generator[Reading | VideoError]:
         """Return a generator of the readings; raise for wrong use at once, not at the first video."""
-        if isinstance(videos, str | bytes | Path):
-            shown = f"{len(videos)} bytes" if isinstance(videos, bytes) else videos
-            raise UsageError(f"{shown}: is one video; give a list of videos, or use recognize")
+        if _is_one_video(videos):
+            raise UsageError(f"{short_name(videos)}: is one video; give a list of videos, or use recognize")
         view_preprocess(self.backbone.preprocess, settings.crops)
 
         def read() -> Generator[Reading | VideoError]:
@@ -224,7 +224,9 @@ class Recognizer:
         self, reading: Reading, pack: Pack, head: ClassHead, settings: Settings | None = None
     ) -> Prediction:
         """Match a reading that was made with these settings against the head of a pack."""
-        used, backbone = settings or self.settings, self.backbone
+        sample, backbone = reading.sample, self.backbone
+        # Frames that were sampled before have numbers of their own.
+        used = (settings or self.settings).but(frames=len(sample.times) // sample.clips, clips=sample.clips)
         started = time.perf_counter()
         scores = match(reading.embeddings, head, match=used.match, kinds=used.matched, eps=used.eps)
         classes = rank(scores, head.labels)
@@ -247,6 +249,19 @@ class Recognizer:
             embeddings=reading.embeddings,
             head=head,
         )
+
+
+def _is_one_video(videos: object) -> bool:
+    """Return whether what was given for many videos is one, or no iterable."""
+    if isinstance(videos, tuple) and len(part := cast("tuple[Any, ...]", videos)) == 3:
+        return isinstance(part[1], int | float) and isinstance(part[2], int | float | None)
+    return (
+        isinstance(videos, str | bytes | bytearray | memoryview | os.PathLike | dict | Frames)
+        or hasattr(videos, "read")
+        or is_indexed(videos)
+        or getattr(videos, "ndim", 0) > 1
+        or not isinstance(videos, Iterable)
+    )
 
 
 def _build(backbone: Backbone, settings: Settings, options: dict[str, Any]) -> Recognizer:

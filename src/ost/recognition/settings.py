@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, cast, get_args
 
 from ost.catalog import did_you_mean
 from ost.errors import UsageError
-from ost.types import BOTH, Kind
+from ost.types import BOTH, DescriptorKind, Kind
 from ost.video.chunks import CHUNK_FRAMES, FPS
 from ost.video.decode import MIN_DECODED, Sampling
 from ost.video.sample import check_crops
@@ -47,7 +47,7 @@ class SettingsFields(TypedDict, total=False):
     sampling: Sampling
     min_decoded: float
     match: Match
-    kinds: Kind | Sequence[Kind]
+    kinds: DescriptorKind | Sequence[DescriptorKind]
     eps: float
 
 
@@ -75,20 +75,20 @@ class Settings:
     sampling: Sampling = "uniform"
     min_decoded: float = MIN_DECODED
     match: Match = "ot"
-    kinds: tuple[Kind, ...] = BOTH
+    kinds: Sequence[DescriptorKind] = BOTH
     eps: float = EPS
 
     def __post_init__(self) -> None:
         for name in ("frames", "clips", "crops"):
             _check_count(name, getattr(self, name))
         check_crops(self.crops)
-        _check_choice("sampling", self.sampling, get_args(Sampling))
-        _check_choice("match", self.match, get_args(Match))
+        check_choice("sampling", self.sampling, get_args(Sampling))
+        check_choice("match", self.match, get_args(Match))
         if not 0 <= _number("min_decoded", self.min_decoded) <= 1:
             raise UsageError(f"min_decoded is a share from 0 to 1, not {self.min_decoded:g}")
         if not _number("eps", self.eps) > 0:
             raise UsageError(f"eps must be positive, not {self.eps:g}")
-        object.__setattr__(self, "kinds", _kinds(self.kinds))
+        object.__setattr__(self, "kinds", checked_kinds(self.kinds))
 
     def but(self, **changes: Any) -> Settings:
         """Return a copy with some settings changed.
@@ -112,7 +112,7 @@ class Settings:
     @property
     def matched(self) -> tuple[Kind, ...]:
         """Return the kinds of prompts that are matched, which the class head needs."""
-        return ("name",) if self.match == "mean" else self.kinds
+        return ("name",) if self.match == "mean" else tuple(self.kinds)
 
 
 def _check_count(name: str, value: object) -> None:
@@ -120,7 +120,12 @@ def _check_count(name: str, value: object) -> None:
         raise UsageError(f"{name} must be a whole number from 1, not {value!r}")
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        UsageError: it is none.
+    """
     if value not in choices:
         raise UsageError(f"{name} is {' or '.join(choices)}, not {value!r}")
 
@@ -131,7 +136,12 @@ def _number(name: str, value: object) -> float:
     return value
 
 
-def _kinds(given: object) -> tuple[Kind, ...]:
+def checked_kinds(given: object) -> tuple[DescriptorKind, ...]:
+    """Return one kind of descriptors or several as a tuple in order.
+
+    Raises:
+        UsageError: one is unknown, or there is none.
+    """
     names = (given,) if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not names or not all(name in BOTH for name in cast("Any", names)):
         raise UsageError(f"kinds are spatial, temporal or both of them, not {given!r}")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ost.backbones.catalog import DEFAULT
 from ost.errors import UsageError
-from ost.types import BOTH, Kind
+from ost.types import BOTH, DescriptorKind
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Tune = Literal["both", "image", "text", "prompts", "lora", "adapter"]
@@ -73,7 +73,7 @@ class TrainConfig(BaseModel):
     prompt_layers: int = Field(default=0, ge=0)
     lora_rank: int = Field(default=16, ge=1)
     temporal_layers: int = Field(default=0, ge=0)
-    kinds: tuple[Kind, ...] = BOTH
+    kinds: tuple[DescriptorKind, ...] = BOTH
     eps: float = Field(default=0.1, gt=0)
 
     frames: int = Field(default=32, ge=1)

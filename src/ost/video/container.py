@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ost.archives import Member
-from ost.errors import VideoError
+from ost.errors import VideoError, first_line
 from ost.video.picture import MAX_PIXELS
-from ost.video.stream import Stream
+from ost.video.stream import Stream, StreamFile
 
 if TYPE_CHECKING:
     from av import Packet
@@ -36,7 +36,8 @@ STUCK_SECONDS = 10.0  # for one packet; a readable one takes milliseconds
 LEADS = (0, 5, 30)
 FURTHEST_SEEK = 1e9  # seconds, which fit FFmpeg's 64 bits; what comes later is reached by decoding on
 # Formats that open other files or addresses, and formats that render text as pictures.
-PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix"
+PLAYLISTS = "hls dash concat webm_dash_manifest imf sdp rtsp rtp sap image2 image2pipe alias_pix mlv vobsub"
+NO_PROTOCOL = {"protocol_whitelist": "none"}  # of a stream, which FFmpeg reads through Python alone
 TEXT_CODECS = "tty bin xbin adf idf"
 
 
@@ -59,7 +60,8 @@ def open_container(name: str, place: Path | Member | Stream) -> Generator[tuple[
     from av.error import FFmpegError
 
     limits = {"max_pixels": str(MAX_PIXELS)}
-    address, protocol = (place.open(), {}) if isinstance(place, Stream) else _address(place)
+    stream_file = place.open() if isinstance(place, Stream) else None
+    address, protocol = (stream_file, NO_PROTOCOL) if isinstance(place, Stream) else _address(place)
     try:
         with av.open(
             address,
@@ -75,10 +77,21 @@ def open_container(name: str, place: Path | Member | Stream) -> Generator[tuple[
             stream.codec_context.options = limits
             stream.codec_context.thread_count = min(MAX_THREADS, (os.cpu_count() or 1) + 1)
             yield container, stream
+    except VideoError:
+        _check_stream(name, stream_file)
+        raise
     except FFmpegError as error:
+        _check_stream(name, stream_file)
         raise VideoError(name, f"it is not a video that can be read ({_cause(error)})") from error
     except (MemoryError, OverflowError) as error:
         raise VideoError(name, "its header asks for more memory than any video needs") from error
+    _check_stream(name, stream_file)
+
+
+def _check_stream(name: str, file: StreamFile | None) -> None:
+    """Raise the error of a read, which looked to FFmpeg like the end of the file."""
+    if file is not None and file.error is not None:
+        raise VideoError(name, f"reading it failed ({first_line(file.error)})") from file.error
 
 
 def _address(place: Path | Member) -> tuple[str, dict[str, str]]:

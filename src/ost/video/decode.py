@@ -138,6 +138,10 @@ def decode(
         check_part(name, part)
     if is_indexed(video):
         result = sample_indexed(video, chosen, preprocess, part)
+        if sampling == "keyframes":
+            result = replace(
+                result, notices=("frames in memory have no keyframes, so it was sampled uniformly",)
+            )
     elif is_folder(place := located(video)):
         from ost.video.folder import read_folder
 

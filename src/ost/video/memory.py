@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from ost.errors import UsageError, VideoError
-from ost.types import Frames, Preprocess
+from ost.types import Frame, Frames, Preprocess
 from ost.video.picture import check_size, scaled_rgb
 from ost.video.sample import Part, indices_within
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FULL_FRAMES_AT_ONCE = 4  # frames at full size
 
 
 class Indexed(Protocol):
@@ -28,8 +31,8 @@ class Indexed(Protocol):
     name: str
     times: tuple[float, ...]
 
-    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Return frames as uint8 [H, W, 3], red, green, blue."""
+    def frames(self, indices: Sequence[int]) -> list[Frame]:
+        """Return frames with their times."""
         ...
 
 
@@ -54,12 +57,8 @@ class FrameSequence:
     ) -> None:
         self._frames = _checked(frames)
         count = len(self._frames)
-        self.times = (math.nan,) * count if times is None else tuple(map(float, times))
         self.name = name or f"<{count} frames>"
-        if len(self.times) != count:
-            raise UsageError(f"{self.name}: has {count} frames, and {len(self.times)} times")
-        if times is not None and not all(a < b for a, b in zip(self.times, self.times[1:], strict=False)):
-            raise UsageError(f"{self.name}: the times of its frames must rise")
+        self.times = (math.nan,) * count if times is None else _checked_times(self.name, times, count)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -67,29 +66,33 @@ class FrameSequence:
     def __repr__(self) -> str:
         return f"FrameSequence({len(self)} frames, name={self.name!r})"
 
-    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Return frames as uint8 [H, W, 3]."""
-        return [_picture(self._frames[i]) for i in indices]
+    def frames(self, indices: Sequence[int]) -> list[Frame]:
+        """Return frames with their times."""
+        return [Frame(_picture(self._frames[i]), self.times[i]) for i in indices]
 
 
-class _TorchcodecFrames:
-    """The frames of a torchcodec `VideoDecoder`."""
+class _DecoderFrames:
+    """The frames of a torchcodec `VideoDecoder`; until one is read, its time is taken from the average rate."""
 
     def __init__(self, decoder: Any) -> None:
-        self._decoder = decoder
-        metadata = decoder.metadata
-        count = metadata.num_frames
+        self._decoder, metadata = decoder, decoder.metadata
+        self.name = str(getattr(metadata, "path", None) or f"<{type(decoder).__name__}>")
+        count, rate = metadata.num_frames, metadata.average_fps
         if not count:
-            raise VideoError("VideoDecoder", "it does not know how many frames it has")
-        path = getattr(metadata, "path", None)
-        self.name = str(path or "<VideoDecoder>")
-        rate = metadata.average_fps
-        self.times = tuple(i / rate for i in range(count)) if rate else (math.nan,) * count
+            raise VideoError(self.name, "it does not know how many frames it has")
+        start = getattr(metadata, "begin_stream_seconds", None) or 0.0
+        self.times = tuple(start + i / rate for i in range(count)) if rate else (math.nan,) * count
 
-    def pictures(self, indices: Sequence[int]) -> list[np.ndarray]:
-        data: Tensor = self._decoder.get_frames_at(list(indices)).data  # [n, 3, H, W] or [n, H, W, 3]
-        frames = data if data.shape[-1] == 3 else data.permute(0, 2, 3, 1)
-        return list(frames.cpu().numpy())
+    def frames(self, indices: Sequence[int]) -> list[Frame]:
+        """Return frames with the times that the decoder gives them."""
+        batch = self._decoder.get_frames_at(list(indices))
+        data: Tensor = batch.data  # [n, 3, H, W], or [n, H, W, 3] as the decoder was made
+        pixels = data if data.shape[-1] == 3 else data.permute(0, 2, 3, 1)
+        if len(pixels) != len(indices) or str(pixels.dtype) != "torch.uint8" or pixels.ndim != 4:
+            found = f"{pixels.dtype} {list(data.shape)}"
+            raise VideoError(self.name, f"its decoder gave {found} for {len(indices)} frames of uint8")
+        times = [float(seconds) for seconds in batch.pts_seconds]
+        return list(map(Frame, pixels.cpu().numpy(), times))
 
 
 def indexed(video: object) -> Indexed | None:
@@ -98,14 +101,10 @@ def indexed(video: object) -> Indexed | None:
     Raises:
         UsageError: its frames are of another shape or dtype.
     """
-    if isinstance(video, FrameSequence):
-        return video
-    if isinstance(video, np.ndarray) or type(video).__module__.partition(".")[0] == "torch":
-        return FrameSequence(cast("np.ndarray", video))
-    if isinstance(video, list):
-        return FrameSequence(cast("list[Any]", video))
     if hasattr(video, "get_frames_at") and hasattr(video, "metadata"):
-        return _TorchcodecFrames(video)
+        return _DecoderFrames(video)
+    if isinstance(video, list) or (hasattr(video, "shape") and hasattr(video, "dtype")):
+        return FrameSequence(cast("np.ndarray", video))
     return None
 
 
@@ -129,13 +128,15 @@ def sample_indexed(
 def frames_at(video: Indexed, indices: Sequence[int], preprocess: Preprocess | None) -> Frames:
     """Return the frames with these indices, scaled for the weights; an index may repeat."""
     distinct = sorted(set(indices))
-    pictures: dict[int, np.ndarray] = {}
-    for i, picture in zip(distinct, video.pictures(distinct), strict=True):
-        check_size(video.name, picture.shape[1], picture.shape[0])
-        pictures[i] = scaled_rgb(picture, preprocess)
+    scaled: dict[int, Frame] = {}
+    for start in range(0, len(distinct), FULL_FRAMES_AT_ONCE):  # few at a time: full frames may be large
+        group = distinct[start : start + FULL_FRAMES_AT_ONCE]
+        for i, frame in zip(group, video.frames(group), strict=True):
+            check_size(video.name, frame.pixels.shape[1], frame.pixels.shape[0])
+            scaled[i] = Frame(scaled_rgb(frame.pixels, preprocess), frame.seconds)
     return Frames(
-        pixels=np.stack([pictures[i] for i in indices]),
-        times=tuple(video.times[i] for i in indices),
+        pixels=np.stack([scaled[i].pixels for i in indices]),
+        times=tuple(scaled[i].seconds for i in indices),
         path=video.name,
         decoded=len(video.times),
     )
@@ -167,7 +168,19 @@ def _checked(frames: Any) -> Any:
     shape, dtype = tuple(frames.shape), str(frames.dtype).removeprefix("torch.")
     if len(shape) != 4 or shape[-1] != 3 or dtype != "uint8" or 0 in shape:
         raise UsageError(f"frames are uint8 [T, H, W, 3], not {dtype} {list(shape)}")
-    return frames if isinstance(frames, np.ndarray) else frames.detach().cpu().numpy()
+    return np.asarray(frames.detach().cpu() if hasattr(frames, "detach") else frames)
+
+
+def _checked_times(name: str, times: Sequence[float], count: int) -> tuple[float, ...]:
+    try:
+        seconds = tuple(map(float, times))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: the times of its frames are numbers of seconds") from error
+    if len(seconds) != count:
+        raise UsageError(f"{name}: has {count} frames, and {len(seconds)} times")
+    if not all(map(math.isfinite, seconds)) or not all(a < b for a, b in pairwise(seconds)):
+        raise UsageError(f"{name}: the times of its frames must rise")
+    return seconds
 
 
 def _picture(frame: Any) -> np.ndarray:

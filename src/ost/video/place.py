@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
@@ -24,8 +25,13 @@ Place = Path | Member | Stream
 class FramesByIndex(Protocol):
     """A decoder of torchcodec, or one like it."""
 
+    @property
+    def metadata(self) -> Any:
+        """Return num_frames, average_fps and begin_stream_seconds."""
+        ...
+
     def get_frames_at(self, indices: list[int]) -> Any:
-        """Return the frames with these indices."""
+        """Return the frames with these indices: data [n, 3, H, W] and pts_seconds [n]."""
         ...
 
 
@@ -49,49 +55,71 @@ else:
     Video = Any
 
 
-def as_video(video: object) -> str | Path | Stream | Indexed:
+def as_video(video: object) -> str | Stream | Indexed:
     """Return an input as `located` takes it: a path, a stream, or frames that are read by index.
 
     Args:
         video: a path, bytes, a binary file object, a URL, an array or tensor [T, H, W, 3], a list of PIL images, a
-            `FrameSequence`, a torchcodec `VideoDecoder`, or a `datasets` value {"path": ..., "bytes": ...}.
+            `FrameSequence`, a torchcodec `VideoDecoder`, or a `datasets` value {"path": ..., "bytes": ...}, whose path
+            is never a URL.
 
     Raises:
         VideoError: it is none of these.
     """
-    if isinstance(video, Stream):
+    if isinstance(video, Stream) or is_indexed(video):
         return video
     if isinstance(video, dict) and set(cast("dict[str, Any]", video)) == {"path", "bytes"}:
-        value = cast("dict[str, Any]", video)
-        stream = None if value["bytes"] is None else stream_of(value["bytes"])
-        return (
-            as_video(value["path"]) if stream is None else Stream(value["path"] or stream.name, stream.open)
-        )
+        return _dataset_value(cast("dict[str, Any]", video))
     if (stream := stream_of(video)) is not None:
         return stream
     if isinstance(video, str | os.PathLike):
-        return cast("str | Path", video)
+        return os.fsdecode(cast("str | os.PathLike[str]", video))
     try:
         frames = indexed(video)
     except UsageError as error:
-        raise VideoError(f"<{type(video).__name__}>", str(error)) from error
+        raise VideoError(short_name(video), str(error)) from error
     if frames is None:
         kinds = "a path, a URL, bytes, a file object, an array, PIL images or a decoder"
-        raise VideoError(video, f"a video is {kinds}, not a {type(video).__name__}")
+        raise VideoError(short_name(video), f"a video is {kinds}, not a {type(video).__name__}")
     return frames
 
 
-def name_of(video: str | Path | Stream | Indexed) -> str:
+def _dataset_value(value: dict[str, Any]) -> str | Stream:
+    """Return the video of a row of a `datasets` column, whose text is not the caller's."""
+    path, data = value["path"], value["bytes"]
+    if data is not None and not isinstance(data, bytes | bytearray | memoryview):
+        raise VideoError(short_name(path), f"its bytes are a {type(data).__name__}")
+    stream = None if data is None else stream_of(data)
+    if stream is not None:
+        return replace(stream, name=str(path or stream.name))
+    if not isinstance(path, str | os.PathLike):
+        raise VideoError(short_name(path), f"a video is a path or bytes, not a {type(path).__name__}")
+    return os.fspath(Path(path))  # which is no URL any more
+
+
+def short_name(value: object) -> str:
+    """Return a short name of an input for errors: a path or a plain value as it is, else its type."""
+    if isinstance(value, str | os.PathLike):
+        return os.fsdecode(cast("str | os.PathLike[str]", value))
+    if isinstance(value, tuple):
+        values = cast("tuple[object, ...]", value)
+        return f"({', '.join(repr(v) if isinstance(v, str) else short_name(v) for v in values)})"
+    if value is None or isinstance(value, int | float):
+        return repr(value)[:40]
+    return f"<{type(value).__name__}>"
+
+
+def name_of(video: str | Stream | Indexed) -> str:
     """Return the name of an input in its results."""
-    return str(video) if isinstance(video, str | os.PathLike) else video.name
+    return video if isinstance(video, str) else video.name
 
 
 def is_indexed(video: object) -> TypeIs[Indexed]:
     """Return whether an input is frames in memory, which are read by index."""
-    return hasattr(video, "times") and hasattr(video, "pictures")
+    return hasattr(video, "times") and hasattr(video, "frames")
 
 
-def located(video: str | Path | Stream) -> Place:
+def located(video: str | Stream) -> Place:
     """Return the file, archive member, folder of frame images or stream that holds a video.
 
     Raises:
@@ -99,7 +127,7 @@ def located(video: str | Path | Stream) -> Place:
     """
     if isinstance(video, Stream):
         return video
-    name, place = str(video), Path(video)
+    name, place = video, Path(video)
     member = find_member(place)
     if member is None:
         _check_readable(name, place)

@@ -1,4 +1,8 @@
-"""Videos that are not files of this machine: bytes, file objects and URLs, as binary files that can be sought."""
+"""Videos that are not files of this machine: bytes, file objects and URLs, as binary files that can be sought.
+
+FFmpeg never gets a user's object, but a `StreamFile` over it: that checks what each read returns, has a position of its
+own, so that several decoders can share one object, and no name, from which FFmpeg could derive other addresses.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,25 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from threading import Lock, RLock
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from ost.errors import OstError, VideoError, first_line
 
 _URL = re.compile(r"(https?|s3|gs|gcs)://", re.IGNORECASE)
-SPOOLED_BYTES = 64 << 20  # of a source that cannot be sought; what is larger goes to a temporary file
+MEMORY_BYTES = 64 << 20  # of a source that cannot be sought; what is larger goes to a temporary file
+COPIED_BYTES = 8 << 30  # most that is copied of one
+CONNECT_SECONDS = 10.0  # without an answer, or without a byte of one
+
+
+@dataclass
+class _Source:
+    """A binary file that several `StreamFile`s share, under a lock, and its size in bytes."""
+
+    file: Any
+    size: int
+    lock: Any
 
 
 @dataclass(frozen=True)
@@ -22,11 +39,71 @@ class Stream:
 
     Attributes:
         name: the path of its results.
-        open: returns the file, seekable, at its start; called once for each pass over the video.
+        source: returns the file, opened or copied at the first call.
     """
 
     name: str
-    open: Callable[[], BinaryIO]
+    source: Callable[[], _Source]
+
+    def open(self) -> StreamFile:
+        """Return the content as a file of its own, at its start.
+
+        Raises:
+            VideoError: it cannot be read, or is empty.
+        """
+        try:
+            source = self.source()
+        except OstError:
+            raise
+        except (
+            Exception
+        ) as error:  # a file object may be anybody's, and fsspec has exceptions for each protocol
+            raise VideoError(self.name, f"it cannot be read ({first_line(error)})") from error
+        if not source.size:
+            raise VideoError(self.name, "the file is empty")
+        return StreamFile(source)
+
+
+class StreamFile:
+    """A reader of a shared binary file with a position of its own.
+
+    Attributes:
+        error: the first exception of a read, after which the file seems to end.
+    """
+
+    def __init__(self, source: _Source) -> None:
+        self._source, self._position = source, 0
+        self.error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes; none at the end or after an error."""
+        if self.error is not None or size <= 0:
+            return b""
+        try:
+            with self._source.lock:
+                self._source.file.seek(self._position)
+                data = self._source.file.read(size)
+            if not isinstance(data, bytes | bytearray | memoryview) or len(data) > size:
+                raise TypeError(f"reading {size} bytes gave {type(data).__name__}")
+        except Exception as error:
+            self.error = error
+            return b""
+        self._position += len(data)
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seekable(self) -> bool:
+        """Return that the position can be moved."""
+        return True
 
 
 def is_url(video: object) -> bool:
@@ -38,63 +115,96 @@ def stream_of(video: object) -> Stream | None:
     """Return bytes, a file object or a URL as a stream; None for any other input."""
     if isinstance(video, bytes | bytearray | memoryview):
         data = bytes(video)
-        return _rewinding(f"<{len(data):,} bytes>", lambda: io.BytesIO(data))
+        return Stream(f"<{len(data):,} bytes>", _once(lambda: _seekable(io.BytesIO(data))))
     if is_url(video):
-        url = cast("str", video)
-        return _rewinding(url, lambda: _open_url(url))
+        scheme, rest = cast("str", video).split(":", 1)
+        return Stream(f"{video}", _once(lambda: _open_url(f"{scheme.lower()}:{rest}")))
     if hasattr(video, "read") and not isinstance(video, str | os.PathLike):
         name = getattr(video, "name", None)
-        return _rewinding(name if isinstance(name, str) else f"<{type(video).__name__}>", lambda: video)
+        title = name if isinstance(name, str) else f"<{type(video).__name__}>"
+        return Stream(title, lambda: _file_object(title, video))
     return None
+
+
+def _once(make: Callable[[], _Source]) -> Callable[[], _Source]:
+    made: list[_Source] = []
+    lock = RLock()
+
+    def get() -> _Source:
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    return get
+
+
+# File object -> its lock, and its copy where it cannot be sought: parts of one object share them.
+_shared: WeakKeyDictionary[Any, tuple[Any, list[_Source]]] = WeakKeyDictionary()
+_shared_lock = Lock()
+
+
+def _file_object(name: str, file: Any) -> _Source:
+    if isinstance(file, io.TextIOBase):
+        raise VideoError(name, "its file object gives text; open it in binary mode")
+    if getattr(file, "closed", False):
+        raise VideoError(name, "the file object is closed")
+    try:
+        with _shared_lock:
+            lock, copies = _shared.setdefault(file, (RLock(), []))
+    except TypeError:  # it allows no weak references
+        lock, copies = RLock(), list[_Source]()
+    with lock:
+        if copies:
+            return copies[0]
+        if _can_seek(file):
+            return _seekable(file, lock)
+        copies.append(_seekable(_Copy(name, file)))
+        return copies[0]
+
+
+def _can_seek(file: Any) -> bool:
+    if not hasattr(file, "seek"):
+        return False
+    seekable = getattr(file, "seekable", None)
+    if seekable is not None:
+        return bool(seekable())
+    try:
+        file.seek(0)
+    except Exception:
+        return False
+    return True
+
+
+def _seekable(file: Any, lock: Any = None) -> _Source:
+    file.seek(0, os.SEEK_END)
+    return _Source(file, file.tell(), lock or RLock())
 
 
 class _Copy(tempfile.SpooledTemporaryFile[bytes]):
     """The content of a source that cannot be sought, in memory or in a temporary file."""
 
-    def __init__(self, source: Any) -> None:
-        super().__init__(SPOOLED_BYTES)
+    def __init__(self, name: str, source: Any) -> None:
+        super().__init__(MEMORY_BYTES)
         while part := source.read(1 << 20):
             self.write(part)
+            if self.tell() > COPIED_BYTES:
+                raise VideoError(name, f"it has more than {COPIED_BYTES >> 30} GiB; save it as a file")
 
     def __del__(self) -> None:
         self.close()
 
 
-def _rewinding(name: str, get: Callable[[], Any]) -> Stream:
-    """Return a stream over one file, which is opened at the first pass and rewound at each."""
-    opened: list[Any] = []
-
-    def at_start() -> BinaryIO:
-        try:
-            if not opened:
-                file = get()
-                if getattr(file, "closed", False):
-                    raise VideoError(name, "the file object is closed")
-                opened.append(file if file.seekable() else _Copy(file))
-            opened[0].seek(0)
-            start: object = opened[0].read(1)
-            opened[0].seek(0)
-        except OstError:
-            raise
-        except (
-            Exception
-        ) as error:  # a file object may be anybody's, and fsspec has exceptions for each protocol
-            raise VideoError(name, f"it cannot be read ({first_line(error)})") from error
-        if not isinstance(start, bytes):
-            raise VideoError(name, "its file object gives text; open it in binary mode")
-        if not start:
-            raise VideoError(name, "the file is empty")
-        return opened[0]
-
-    return Stream(name, at_start)
-
-
-def _open_url(url: str) -> Any:
+def _open_url(url: str) -> _Source:
     try:
         from fsspec.core import url_to_fs
 
-        system, path = url_to_fs(url)
-        return system.open(path, "rb")
+        system, path = url_to_fs(url, **_http_options(url))
+        info: dict[str, Any] = system.info(path)
+        if url.startswith("http") and not (info.get("partial") and info.get("size")):
+            with system.open(path, "rb", block_size=0) as source:  # the server gives no parts of files
+                return _seekable(_Copy(url, source))
+        return _seekable(system.open(path, "rb"))
     except ImportError as error:
         cause = f"it needs a package that is missing ({first_line(error)}); pip install 'ost-video[remote]'"
         raise VideoError(url, cause) from error
@@ -105,3 +215,12 @@ def _open_url(url: str) -> Any:
         if isinstance(origin, FileNotFoundError) or getattr(origin, "status", None) == 404:
             raise VideoError(url, "there is no such file") from error
         raise VideoError(url, f"it cannot be reached ({first_line(origin)})") from error
+
+
+def _http_options(url: str) -> dict[str, Any]:
+    if not url.startswith("http"):
+        return {}
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=CONNECT_SECONDS)
+    return {"client_kwargs": {"timeout": timeout}}

@@ -169,7 +169,7 @@ class Server:
             listed: Any = list(self._client.with_options(max_retries=1, timeout=20).models.list())
         except openai.APIConnectionError as error:
             url = self._client.base_url
-            where = f"{url.host}:{url.port}" if url.port else url.host
+            where = f"{url.host}:{url.port}" if url.port else url.host or str(url)
             raise ServerFailed(
                 f"no server answers at {where} ({self._clean(error)})",
                 "start it",
