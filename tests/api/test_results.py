@@ -177,7 +177,7 @@ def test_one_bad_input_loses_no_other_result(model, pack, bikes):
             {"a": 1},
             (bikes, 5, 1),
             object(),
-            (ost.Frames(pixels, (0.0,) * 4, "x"), 0, 1),
+            *((ost.Frames(pixels, (0.0,) * 4, "x"), 0, 1), (bikes, 10**5000, None), 10**5000),
         ),
         *(
             ost.Frames(pixels[:0], (), "x"),

@@ -47,6 +47,20 @@ def unlike(a, b):
 
 
 @pytest.mark.parametrize("extra", [PROMPTS, TEMPORAL], ids=["prompts", "temporal"])
+def test_a_model_that_moves_takes_what_it_learned_along(config, pack, tiny, extra):
+    learner = learner_of(config, pack, **extra)
+    disturb(learner.parameters.values(), 0.01)
+    backbone = learner.backbone
+    moved = backbone.to("cpu")
+    for a, b in zip(embedded(moved), embedded(backbone), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    disturb(learner.parameters.values(), 0.5)
+    assert unlike(embedded(moved)[0], embedded(backbone)[0]), "its towers are its own"
+    with pytest.raises(UsageError, match="device 'meta' cannot be used"):
+        backbone.to("meta")
+
+
+@pytest.mark.parametrize("extra", [PROMPTS, TEMPORAL], ids=["prompts", "temporal"])
 def test_what_was_added_survives_a_file_with_the_same_embeddings(config, pack, tiny, tmp_path, extra):
     learner = learner_of(config, pack, **extra)
     before = embedded(learner.backbone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +94,12 @@ class ClipBackbone:
         )
 
     def to(self, device: str) -> ClipBackbone:
-        """Return a backbone with the same weights and dtype on another device."""
+        """Return a backbone with a copy of the weights on another device, in the same dtype."""
+        weights = self.weights()
+        copied = {name: tensor.detach().clone() for name, tensor in weights.state.items()}
         return ClipBackbone(
             self.name,
-            self.weights(),
+            replace(weights, state=copied),
             self._model,
             quick_gelu=self._quick_gelu,
             preprocess=self.preprocess,

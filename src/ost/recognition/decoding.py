@@ -120,8 +120,9 @@ class Decoder:
 
     def units(self, source: object) -> Iterator[Unit]:
         """Yield the units of an input; any exception becomes its failure and its last unit."""
-        path = short_name(source)
+        path = f"<{type(source).__name__}>"
         try:
+            path = short_name(source)
             given = _input_of(source)
             path = given.path
             if isinstance(self.views, FrameRate):

@@ -104,8 +104,8 @@ def short_name(value: object) -> str:
     if isinstance(value, tuple):
         values = cast("tuple[object, ...]", value)
         return f"({', '.join(repr(v) if isinstance(v, str) else short_name(v) for v in values)})"
-    if value is None or isinstance(value, int | float):
-        return repr(value)[:40]
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e15):
+        return repr(value)
     return f"<{type(value).__name__}>"
 
 
