@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 from av.error import FFmpegError
+from PIL import Image
 
 from ost.errors import VideoError
 from ost.video import chunks, container
@@ -80,3 +81,21 @@ def test_keyframes_that_the_disk_withholds_are_no_sound_sample(tmp_path, monkeyp
     monkeypatch.setattr(whole, "keyframe_packet", failing)
     frames = decode(path, frames=10, sampling="keyframes")
     assert frames.notices == ("9 of 10 keyframes decode", READ_FAILED)
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE"])
+def test_an_image_that_the_disk_withholds_is_no_broken_image(tmp_path, monkeypatch, name):
+    for i in range(4):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+    opened = Image.open
+
+    def failing(path):
+        if path.name == "2.png":
+            raise OSError(getattr(errno, name), "the disk fails")
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", failing)
+    assert READ_FAILED in decode(tmp_path, frames=4).notices
+    (tmp_path / "2.png").write_text("no image")
+    monkeypatch.undo()
+    assert READ_FAILED not in decode(tmp_path, frames=4).notices

@@ -47,7 +47,7 @@ def join(title: str, labels: Iterable[str]) -> Pack:
     for label in listed:
         match = _first_match(packs, label)
         if match is None:
-            unmatched.append(readable(label))
+            unmatched.append(label)
             classes.append(named(label))
             continue
         if match.inflected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import warnings
@@ -14,6 +15,7 @@ from ost.archives import Member, member_folder, members, open_member, within
 from ost.errors import VideoError
 from ost.files import IMAGE_ENDINGS
 from ost.types import Frames, Preprocess
+from ost.video.container import PASSING, READ_FAILED
 from ost.video.picture import check_size, scaled_rgb
 
 
@@ -47,13 +49,13 @@ def read_folder(
     if not images:
         what = "archive itself" if archive and not archive[1] else "folder"
         raise VideoError(folder, trouble or f"the {what} holds no frame images")
-    readable, pictures = list(images), dict[Path, np.ndarray]()
+    readable, pictures, disk_errors = list(images), dict[Path, np.ndarray](), list[OSError]()
     while readable:
         chosen = [readable[i] for i in pick(len(readable))]
         broken: set[Path] = set()
         for path in dict.fromkeys(chosen):
             if path not in pictures:
-                picture = _read_image(path, inside.get(path.name), preprocess)
+                picture = _read_image(path, inside.get(path.name), preprocess, disk_errors)
                 if picture is None:
                     broken.add(path)
                 else:
@@ -69,6 +71,7 @@ def read_folder(
         else (f"{len(readable)} of {len(images)} frame images can be read",)
     )
     notices = (*notices, f"of its archive: {trouble}") if trouble else notices
+    notices = (*notices, READ_FAILED) if disk_errors else notices
     stack = [pictures[readable[i]] for i in pick(len(readable))]
     if len({picture.shape for picture in stack}) > 1:
         raise VideoError(folder, "its frame images differ in size")
@@ -81,7 +84,10 @@ def read_folder(
     )
 
 
-def _read_image(path: Path, member: Member | None, preprocess: Preprocess | None) -> np.ndarray | None:
+def _read_image(
+    path: Path, member: Member | None, preprocess: Preprocess | None, disk_errors: list[OSError]
+) -> np.ndarray | None:
+    """Return an image, None if it cannot be read; add the errors of the disk and not of the image to `disk_errors`."""
     from PIL import Image, ImageOps
 
     try:
@@ -90,5 +96,7 @@ def _read_image(path: Path, member: Member | None, preprocess: Preprocess | None
             with Image.open(open_member(member) if member else path) as image:
                 check_size(path, *image.size)
                 return scaled_rgb(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), preprocess)
-    except Exception:  # Pillow's readers raise whatever their parsing raises
+    except Exception as error:  # Pillow's readers raise whatever their parsing raises
+        if isinstance(error, OSError) and error.errno in (errno.EIO, *PASSING):
+            disk_errors.append(error)
         return None
