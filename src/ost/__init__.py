@@ -160,11 +160,9 @@ def pack(spec: Spec) -> Pack:
 def _set_threads(threads: int) -> None:
     import torch
 
-    from ost.errors import UsageError
+    from ost.recognition.settings import check_count
 
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(check_count("threads", threads))
 
 
 def _notify(line: str) -> None:

@@ -1,10 +1,11 @@
-"""A property that is computed once, even if several threads read it at the same time."""
+"""What is computed once, even if several threads ask for it at the same time: a property, a value of an object."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from threading import RLock
 from typing import Any, Generic, TypeVar, overload
+from weakref import ref
 
 T = TypeVar("T")
 
@@ -32,3 +33,22 @@ class once(Generic[T]):
                 if self.name not in values:
                     values[self.name] = self.compute(instance)
         return values[self.name]
+
+
+class PerObject(Generic[T]):
+    """A value for each object, by identity, for as long as the object lives; several threads get the same one."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, RLock()
+        self._values: dict[int, tuple[ref[Any], T]] = {}
+
+    def get(self, item: object) -> T:
+        """Return the value of an object; a new one each time for objects that allow no weak references."""
+        key = id(item)
+        with self._lock:
+            if key not in self._values:
+                try:
+                    self._values[key] = (ref(item, lambda _: self._values.pop(key, None)), self._make())
+                except TypeError:
+                    return self._make()
+            return self._values[key][1]

@@ -116,9 +116,11 @@ def test_a_model_moves_to_a_device_or_says_why_not(model):
         ({"kinds": ["spatial", "name"]}, "kinds are spatial, temporal or both"),
         ({"device": "meta"}, "there is no device 'meta'"),
         ({"dtype": torch.int8}, "there is no dtype torch.int8 of the towers"),
-        ({"threads": 0}, "threads must be at least 1, not 0"),
-        ({"decoders": 0}, "decoders must be at least 1, not 0"),
-        ({"batch_frames": 0}, "batch_frames must be at least 1, not 0"),
+        ({"threads": 0}, "threads must be a whole number from 1"),
+        ({"decoders": 2.5}, "decoders must be a whole number from 1"),
+        ({"threads": "2"}, "threads must be a whole number from 1"),
+        ({"decoders": 0}, "decoders must be a whole number from 1"),
+        ({"batch_frames": 0}, "batch_frames must be a whole number from 1"),
     ],
 )
 def test_everything_is_checked_at_load(given, message):
@@ -259,3 +261,28 @@ def test_a_recogniser_over_a_backbone_of_ones_own_is_pickled_with_it(prediction,
         pass
 
     assert Reloaded(model.backbone, cache=False).__reduce__()[1][0] is model.backbone
+
+
+def test_a_result_that_is_changed_in_place_changes_no_later_one(pack, bikes, tmp_path, monkeypatch):
+    monkeypatch.setenv("OST_CACHE", str(tmp_path))
+    model = ost.load("lite", frames=2)
+    first = next(results := model.recognize_all([bikes], pack))
+    classes = first.classes
+    first.embeddings.values.zero_().requires_grad_()
+    results.close()
+    assert ost.load("lite", frames=2).recognize(bikes, pack).classes == classes
+
+
+def test_a_model_that_moved_is_still_pickled_as_its_call(model, pack, bikes):
+    moved = model.to("cpu")
+    moved.recognize(bikes, pack)
+    assert len(pickle.dumps(moved)) < 2000 and pickle.loads(pickle.dumps(moved)).settings == moved.settings
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    assert model.settings.but(frames=np.int64(4), eps=np.float32(0.5)) == model.settings.but(
+        frames=4, eps=0.5
+    )
+    assert model.settings.but(kinds="both").kinds == ("spatial", "temporal")
+    with pytest.raises(ost.UsageError, match="frames must be a whole number from 1 to 100,000"):
+        model.settings.but(frames=10**9)

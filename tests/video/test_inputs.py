@@ -1,30 +1,25 @@
-"""Videos that are no files of this machine: bytes, file objects, URLs, arrays, pictures and decoders."""
+"""Videos that are no files of this machine: bytes, file objects, URLs."""
 
+import contextlib
 import io
-import math
 import os
 import shutil
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from ost.errors import UsageError, VideoError
+from ost.errors import VideoError
 from ost.types import Preprocess
 from ost.video.chunks import decode_chunks
 from ost.video.decode import decode
-from ost.video.memory import FrameSequence
-from ost.video.sample import test_indices as sampled_indices
 from ost.video.stream import is_url
 
 SMALL = Preprocess(32, 32, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
@@ -171,78 +166,12 @@ def test_a_closed_file_object_is_refused(bikes):
         decode(file)
 
 
-class Decoder:
-    """As torchcodec's `VideoDecoder`: frames [n, 3, H, W] by index."""
-
-    def __init__(self, frames, rate):
-        self.frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        self.metadata = SimpleNamespace(num_frames=len(frames), average_fps=rate, path=None)
-
-    def get_frames_at(self, indices):
-        return SimpleNamespace(data=self.frames[indices], pts_seconds=[i / 10 for i in indices])
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda f: f,
-        torch.from_numpy,
-        lambda f: [Image.fromarray(picture) for picture in f],
-        FrameSequence,
-        lambda f: Decoder(f, 10.0),
-    ],
-    ids=["array", "tensor", "pictures", "sequence", "decoder"],
-)
-def test_frames_in_memory_are_sampled_like_those_of_a_file(make, frames):
-    found = decode(make(frames), frames=5, clips=2)
-    indices = sampled_indices(len(frames), 5, 2)
-    assert np.array_equal(found.pixels, frames[indices])
-    assert (found.clips, found.decoded, len(found)) == (2, 20, 10)
-    assert decode(make(frames), frames=5, preprocess=SMALL).pixels.shape[1] == 32
-
-
-@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=30), st.data())
-def test_parts_and_rates_of_timed_frames_are_by_their_clock(gaps, data):
-    times = np.cumsum(gaps).tolist()
-    pixels = np.arange(len(times), dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    start = data.draw(st.sampled_from(times))
-    video = FrameSequence(pixels, times, "v")
-    inside = [i for i, t in enumerate(times) if start - 1e-3 <= t]
-    found = decode(video, frames=len(inside), part=(start, None))
-    assert found.pixels[:, 0, 0, 0].tolist() == inside
-    chunks = list(decode_chunks(video, fps=2, chunk_frames=4))
-    taken = [t for chunk in chunks for t in chunk.frames.times]
-    assert len({math.floor((t + 1e-6) * 2) for t in taken}) == len(taken) and taken[0] == times[0]
-    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
-
-
-def test_frames_without_times_have_no_parts_and_no_rate(frames):
-    with pytest.raises(VideoError, match="its frames have no times"):
-        decode(frames, part=(0, 1))
-    with pytest.raises(VideoError, match="its frames have no times"):
-        list(decode_chunks(frames))
-
-
-def test_a_sequence_refuses_times_that_cannot_be_meant(frames):
-    with pytest.raises(UsageError, match="has 20 frames, and 3 times"):
-        FrameSequence(frames, [0, 1, 2])
-    with pytest.raises(UsageError, match="the times of its frames must rise"):
-        FrameSequence(frames, [0.0] * 20)
-
-
 def test_a_value_of_a_datasets_column_is_its_bytes_or_its_path(bikes):
     expected = decode(bikes, frames=3, preprocess=SMALL)
     same(decode({"path": None, "bytes": bikes.read_bytes()}, frames=3, preprocess=SMALL), expected)
     found = decode({"path": str(bikes), "bytes": None}, frames=3, preprocess=SMALL)
     same(found, expected)
     assert found.path == str(bikes)
-
-
-def test_frames_can_be_indexed_and_carry_times(bikes):
-    found = decode(bikes, frames=4)
-    assert len(found) == 4 and found[-1].seconds == found.times[-1]
-    assert np.array_equal(found[1].pixels, found.pixels[1])
-    assert "272x640x3" in repr(found[0]) and len(repr(found)) < 200
 
 
 def test_parts_of_one_file_object_are_read_by_several_threads_at_once(bikes):
@@ -333,25 +262,76 @@ def test_any_path_like_object_is_its_path(tmp_path, bikes):
     }
 
 
-def test_errors_never_hold_a_whole_video(bikes, frames):
-    data = bikes.read_bytes()
-    for video in (
-        {"path": "a", "bytes": data, "x": 1},
-        frames.astype(float),
-        torch.nn.Parameter(torch.zeros(3)),
-    ):
-        with pytest.raises(VideoError) as caught:
-            decode(video)
-        assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
+class Ranges(BaseHTTPRequestHandler):
+    """A server that gives parts of one file."""
+
+    data, asked = b"", []
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, with_body):
+        wanted = self.headers.get("Range")
+        start, end = (wanted or "bytes=0-").removeprefix("bytes=").split("-")
+        part = self.data[int(start) : int(end) + 1 if end else None]
+        self.send_response(206 if wanted else 200)
+        if wanted:
+            self.asked.append(len(part))
+            last = int(start) + len(part) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{len(self.data)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if with_body:
+            with contextlib.suppress(OSError):
+                self.wfile.write(part)
 
 
-def test_a_decoder_that_gives_other_frames_is_refused(frames):
-    decoder = Decoder(frames, 10.0)
-    decoder.get_frames_at = lambda indices: SimpleNamespace(data=torch.zeros(1, 3, 4, 4), pts_seconds=[0.0])
-    with pytest.raises(VideoError, match=r"its decoder gave torch.float32 \[1, 3, 4, 4\] for 4 frames"):
-        decode(decoder, frames=4)
+@pytest.fixture
+def ranges(bikes):
+    Ranges.data, Ranges.asked = bikes.read_bytes() + bytes(30_000_000), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/clip.mp4?a=1::2"
+    server.shutdown()
+    server.server_close()
 
 
-def test_the_times_of_a_decoder_are_its_own(frames):
-    decoder = Decoder(frames, 25.0)
-    assert decode(decoder, frames=2).times == (0.5, 1.5)  # and not those of its average rate
+def test_of_a_server_that_gives_parts_only_these_are_read(ranges, bikes):
+    found = decode(ranges, frames=4, preprocess=SMALL)
+    assert np.array_equal(found.pixels, decode(bikes, frames=4, preprocess=SMALL).pixels)
+    assert Ranges.asked and sum(Ranges.asked) < len(Ranges.data)
+
+
+def test_an_interrupt_in_a_read_ends_the_decoding(bikes):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(Hostile(bikes.read_bytes(), interrupt), frames=4)
+
+
+def test_objects_that_compare_equal_keep_their_own_content(bikes):
+    class Alike(Pipe):
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+    one, other = Alike(bikes.read_bytes()), Alike(b"no video")
+    decode(one, frames=2)
+    with pytest.raises(VideoError):
+        decode(other, frames=2)
+
+
+@pytest.mark.parametrize("empty", ["", {"path": "", "bytes": None}])
+def test_an_empty_path_is_not_the_present_folder(empty):
+    with pytest.raises(VideoError, match="an empty path is no video"):
+        decode(empty)

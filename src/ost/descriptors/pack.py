@@ -68,9 +68,8 @@ class Pack:
             if not key:
                 raise PackError(f"pack {self.name!r} has a class without a name; remove or name it")
             if key in seen:
-                raise PackError(
-                    f"pack {self.name!r} has class {item.name!r} twice (also as {seen[key]!r}); remove one"
-                )
+                also = "" if seen[key] == item.name else f" (also as {seen[key]!r})"
+                raise PackError(f"pack {self.name!r} has class {item.name!r} twice{also}; remove one")
             seen[key] = item.name
             try:
                 "".join((item.name, item.label or "", *item.spatial, *item.temporal)).encode()

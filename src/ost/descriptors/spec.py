@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -81,6 +81,8 @@ def _read(spec: Spec) -> Pack | _Names:
         if Path(spec).suffix.lower() in {".json", ".txt", ".csv"} and "," not in spec:
             raise PackError(f"{spec}: there is no such file")
         return _Names("classes", [part.strip() for part in spec.split(",")])
+    if not isinstance(cast("object", spec), Iterable):
+        raise PackError(f"classes are names, a file, or the name of a shipped pack, not {spec!r:.100}")
     names = list(spec)
     for i, name in enumerate(cast(list[object], names)):
         if not isinstance(name, str):

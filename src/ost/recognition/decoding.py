@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+import numpy as np
 from torch import Tensor
 
 from ost.errors import OstError, UsageError, VideoError, internal_error
@@ -20,6 +21,7 @@ from ost.video.container import READ_FAILED, Cancelled
 from ost.video.decode import decode
 from ost.video.live import LiveFrames
 from ost.video.memory import Indexed
+from ost.video.picture import check_size
 from ost.video.place import Video, as_video, name_of, short_name
 from ost.video.sample import Part
 from ost.video.stream import Stream
@@ -144,8 +146,7 @@ class Decoder:
                 path, "a live source has no end over which to spread frames; read it at a frame rate"
             )
         if isinstance(video, Frames):
-            _check_frames(video)
-            return self._decoded(Unit(path), video, views.crops)
+            return self._decoded(Unit(path), _checked_frames(path, video), views.crops)
         identity = self._identity(given)
         if not self.pictures and (cached := self._cached(identity)) is not None:
             return Unit(path, result=replace(cached, path=path))
@@ -222,7 +223,7 @@ def _input_of(source: object) -> _Input:
         VideoError: it is none.
     """
     if isinstance(source, Frames):
-        return _Input(source.path, source)
+        return _Input(str(source.path), source)
     if isinstance(source, LiveFrames):
         return _Input(source.name, source)
     if not isinstance(source, tuple):
@@ -246,8 +247,8 @@ def _input_of(source: object) -> _Input:
     return _Input(str(Span(name_of(video), start, end)), video, (start, end))
 
 
-def _check_frames(frames: Frames) -> None:
-    """Refuse frames that a user made wrongly.
+def _checked_frames(path: str, frames: Frames) -> Frames:
+    """Return frames that a user made, as arrays that torch takes; refuse those that do not fit.
 
     Raises:
         VideoError: their pixels, times and clips do not fit.
@@ -255,12 +256,14 @@ def _check_frames(frames: Frames) -> None:
     pixels: Any = frames.pixels
     shape, dtype = getattr(pixels, "shape", ()), getattr(pixels, "dtype", None)
     if str(dtype) != "uint8" or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
-        raise VideoError(frames.path, f"its frames are {dtype} {list(shape)}, not uint8 [T, H, W, 3]")
+        raise VideoError(path, f"its frames are {dtype} {list(shape)}, not uint8 [T, H, W, 3]")
     if len(frames.times) != len(pixels) or frames.clips < 1 or len(pixels) % frames.clips:
         counts = f"{len(pixels)} frames, {len(frames.times)} times and {frames.clips} clips"
-        raise VideoError(frames.path, f"it has {counts}, which do not fit")
+        raise VideoError(path, f"it has {counts}, which do not fit")
     if any(map(math.isinf, frames.times)):
-        raise VideoError(frames.path, "a time of its frames is infinite")
+        raise VideoError(path, "a time of its frames is infinite")
+    check_size(path, shape[2], shape[1])
+    return replace(frames, path=path, pixels=np.require(pixels, requirements=["C", "W"]))
 
 
 def decode_views(

@@ -143,7 +143,7 @@ def class_index(head: ClassHead, name: str) -> int:
     for spellings in (head.names, head.labels):
         if (row := next((a for a, known in enumerate(spellings) if fold(known) == key), None)) is not None:
             return row
-    known = [*head.names, *head.labels]
+    known = list(dict.fromkeys((*head.names, *head.labels)))
     raise UsageError(f"there is no class {name!r} among the {len(head.names)}{did_you_mean(name, known)}")
 
 

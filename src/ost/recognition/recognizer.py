@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -22,7 +23,7 @@ from ost.recognition.embed import class_head
 from ost.recognition.match import match
 from ost.recognition.prediction import Model, Prediction, rank
 from ost.recognition.reader import read_videos
-from ost.recognition.settings import Settings, SettingsFields
+from ost.recognition.settings import Settings, SettingsFields, check_count
 from ost.recognition.store import Store
 from ost.types import ClassHead, FrameEmbeddings, Frames, Kind
 from ost.video.place import is_indexed, short_name
@@ -57,11 +58,11 @@ class Recognizer:
         cache: bool = True,
         batch_frames: int | None = None,
         decoders: int | None = None,
-        reload: Callable[[], Recognizer] | None = None,
+        reload: Callable[..., Recognizer] | None = None,
     ) -> None:
         for name, value in (("batch_frames", batch_frames), ("decoders", decoders)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
+            if value is not None:
+                check_count(name, value)
         self.backbone = backbone
         self.settings = settings or Settings()
         self.cache, self.batch_frames, self.decoders = cache, batch_frames, decoders
@@ -89,6 +90,7 @@ class Recognizer:
             cache=self.cache,
             batch_frames=self.batch_frames,
             decoders=self.decoders,
+            reload=self._reload and partial(self._reload, device=device),
         )
 
     def recognize(self, video: Source, classes: Spec, **settings: Unpack[SettingsFields]) -> Prediction:

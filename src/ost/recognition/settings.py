@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, SupportsFloat, SupportsIndex, TypedDict, cast, get_args
 
 from ost.catalog import did_you_mean
 from ost.errors import UsageError
@@ -17,6 +17,7 @@ from ost.video.sample import check_crops
 
 Match = Literal["ot", "mean"]
 EPS = 0.1
+MOST = 100_000  # frames of a clip, and other numbers
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("frames", "clips", "crops"):
-            _check_count(name, getattr(self, name))
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
         check_crops(self.crops)
         check_choice("sampling", self.sampling, get_args(Sampling))
         check_choice("match", self.match, get_args(Match))
-        if not 0 <= _number("min_decoded", self.min_decoded) <= 1:
+        for name in ("min_decoded", "eps"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        if not 0 <= self.min_decoded <= 1:
             raise UsageError(f"min_decoded is a share from 0 to 1, not {self.min_decoded:g}")
-        if not _number("eps", self.eps) > 0:
+        if not self.eps > 0:
             raise UsageError(f"eps must be positive, not {self.eps:g}")
         object.__setattr__(self, "kinds", checked_kinds(self.kinds))
 
@@ -115,9 +118,15 @@ class Settings:
         return ("name",) if self.match == "mean" else tuple(self.kinds)
 
 
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name} must be a whole number from 1, not {value!r}")
+def check_count(name: str, value: object) -> int:
+    """Return a number of something as an int, also one of numpy's.
+
+    Raises:
+        UsageError: it is no whole number from 1 to `MOST`.
+    """
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool) and 1 <= int(value) <= MOST:
+        return int(value)
+    raise UsageError(f"{name} must be a whole number from 1 to {MOST:,}, not {value!r}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -131,9 +140,9 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _number(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, SupportsFloat) or isinstance(value, bool):
         raise UsageError(f"{name} must be a number, not {value!r}")
-    return value
+    return float(value)
 
 
 def checked_kinds(given: object) -> tuple[DescriptorKind, ...]:
@@ -142,7 +151,7 @@ def checked_kinds(given: object) -> tuple[DescriptorKind, ...]:
     Raises:
         UsageError: one is unknown, or there is none.
     """
-    names = (given,) if isinstance(given, str) else given
+    names = BOTH if given == "both" else (given,) if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not names or not all(name in BOTH for name in cast("Any", names)):
         raise UsageError(f"kinds are spatial, temporal or both of them, not {given!r}")
     return tuple(kind for kind in BOTH if kind in cast("Sequence[object]", names))

@@ -124,7 +124,8 @@ class Store:
     def _get(self, key: str, chunk: int) -> Reading | None:
         for _ in range(2):
             if (place := self._where.get(key)) is None:
-                return self._waiting.get(key)
+                waiting = self._waiting.get(key)
+                return None if waiting is None else _copied(waiting)
             path, row = place
             try:
                 reading = self._open(path).reading(row, self._device)
@@ -144,9 +145,8 @@ class Store:
         if identity is None or not self._writes:
             return
         with self._lock:
-            self._waiting[_key(identity, reading.chunk)] = replace(
-                reading, thumbnails=None, seconds=Seconds()
-            )
+            copied = _copied(reading)  # its tensors are the caller's, who may change them
+            self._waiting[_key(identity, reading.chunk)] = replace(copied, thumbnails=None, seconds=Seconds())
             if len(self._waiting) >= SHARD or time.monotonic() - self._since > SHARD_SECONDS:
                 self.write()
 
@@ -276,6 +276,12 @@ def _crc(tensors: Iterable[Tensor]) -> int:
     for tensor in tensors:
         crc = zlib.crc32(tensor.numpy().tobytes(), crc)
     return crc
+
+
+def _copied(reading: Reading) -> Reading:
+    """Return a reading with tensors of its own."""
+    tensors = {name: tensor.detach().clone() for name, tensor in _tensors(reading.embeddings)}
+    return replace(reading, embeddings=replace(reading.embeddings, **tensors))
 
 
 def _tensors(embeddings: FrameEmbeddings) -> list[tuple[str, Tensor]]:

@@ -91,6 +91,8 @@ def open_container(name: str, place: Path | Member | Stream) -> Generator[tuple[
 def _check_stream(name: str, file: StreamFile | None) -> None:
     """Raise the error of a read, which looked to FFmpeg like the end of the file."""
     if file is not None and file.error is not None:
+        if not isinstance(file.error, Exception):
+            raise file.error
         raise VideoError(name, f"reading it failed ({first_line(file.error)})") from file.error
 
 

@@ -51,6 +51,8 @@ def search(places: Iterable[str | Path]) -> Videos:
     """
     paths, unread = dict[str, None](), dict[str, None]()
     for place in places:
+        if not str(place):
+            raise UsageError("an empty path is no video")
         path = Path(place)
         if is_archive(path):
             videos = _in_archive(path)

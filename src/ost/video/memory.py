@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from ost.errors import UsageError, VideoError
+from ost.errors import UsageError, VideoError, first_line
+from ost.once import PerObject
 from ost.types import Frame, Frames, Preprocess
 from ost.video.picture import check_size, scaled_rgb
 from ost.video.sample import Part, indices_within
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL_FRAMES_AT_ONCE = 4  # frames at full size
+MOST_FRAMES = 1 << 27  # of a decoder; 50 days at 30 a second
+_decoder_locks = PerObject(RLock)
+_pictures_lock = RLock()
 
 
 class Indexed(Protocol):
@@ -57,7 +62,7 @@ class FrameSequence:
     ) -> None:
         self._frames = _checked(frames)
         count = len(self._frames)
-        self.name = name or f"<{count} frames>"
+        self.name = str(name or f"<{count} frames>")
         self.times = (math.nan,) * count if times is None else _checked_times(self.name, times, count)
 
     def __len__(self) -> int:
@@ -68,7 +73,7 @@ class FrameSequence:
 
     def frames(self, indices: Sequence[int]) -> list[Frame]:
         """Return frames with their times."""
-        return [Frame(_picture(self._frames[i]), self.times[i]) for i in indices]
+        return [Frame(_picture(self.name, self._frames[i]), self.times[i]) for i in indices]
 
 
 class _DecoderFrames:
@@ -78,20 +83,26 @@ class _DecoderFrames:
         self._decoder, metadata = decoder, decoder.metadata
         self.name = str(getattr(metadata, "path", None) or f"<{type(decoder).__name__}>")
         count, rate = metadata.num_frames, metadata.average_fps
-        if not count:
-            raise VideoError(self.name, "it does not know how many frames it has")
+        if not isinstance(count, int) or not 1 <= count <= MOST_FRAMES:
+            raise VideoError(self.name, f"it cannot have {count} frames")
         start = getattr(metadata, "begin_stream_seconds", None) or 0.0
         self.times = tuple(start + i / rate for i in range(count)) if rate else (math.nan,) * count
 
     def frames(self, indices: Sequence[int]) -> list[Frame]:
         """Return frames with the times that the decoder gives them."""
-        batch = self._decoder.get_frames_at(list(indices))
+        try:
+            with _decoder_locks.get(self._decoder):
+                batch = self._decoder.get_frames_at(list(indices))
+            times = [float(seconds) for seconds in batch.pts_seconds]
+        except Exception as error:  # whatever another library raises
+            raise VideoError(self.name, f"its decoder failed ({first_line(error)})") from error
         data: Tensor = batch.data  # [n, 3, H, W], or [n, H, W, 3] as the decoder was made
         pixels = data if data.shape[-1] == 3 else data.permute(0, 2, 3, 1)
         if len(pixels) != len(indices) or str(pixels.dtype) != "torch.uint8" or pixels.ndim != 4:
             found = f"{pixels.dtype} {list(data.shape)}"
             raise VideoError(self.name, f"its decoder gave {found} for {len(indices)} frames of uint8")
-        times = [float(seconds) for seconds in batch.pts_seconds]
+        if len(times) != len(indices) or not all(map(math.isfinite, times)):
+            raise VideoError(self.name, "its decoder gives no time for each frame")
         return list(map(Frame, pixels.cpu().numpy(), times))
 
 
@@ -183,5 +194,13 @@ def _checked_times(name: str, times: Sequence[float], count: int) -> tuple[float
     return seconds
 
 
-def _picture(frame: Any) -> np.ndarray:
-    return frame if isinstance(frame, np.ndarray) else np.asarray(frame.convert("RGB"))
+def _picture(name: str, frame: Any) -> np.ndarray:
+    if isinstance(frame, np.ndarray):
+        return frame
+    if frame.mode.startswith(("I", "F")):
+        raise VideoError(name, f"its pictures are of mode {frame.mode}; give them with 8 bits a channel")
+    try:
+        with _pictures_lock:  # a picture that was opened is read at its first use
+            return np.asarray(frame.convert("RGB"))
+    except Exception as error:  # Pillow's readers raise whatever their parsing raises
+        raise VideoError(name, f"a picture of it cannot be read ({first_line(error)})") from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Place = Path | Member | Stream
+EMPTY = "an empty path is no video"
 
 
 class FramesByIndex(Protocol):
@@ -73,7 +74,9 @@ def as_video(video: object) -> str | Stream | Indexed:
     if (stream := stream_of(video)) is not None:
         return stream
     if isinstance(video, str | os.PathLike):
-        return os.fsdecode(cast("str | os.PathLike[str]", video))
+        if not (path := os.fsdecode(cast("str | os.PathLike[str]", video))):
+            raise VideoError("''", EMPTY)
+        return path
     try:
         frames = indexed(video)
     except UsageError as error:
@@ -94,6 +97,8 @@ def _dataset_value(value: dict[str, Any]) -> str | Stream:
         return replace(stream, name=str(path or stream.name))
     if not isinstance(path, str | os.PathLike):
         raise VideoError(short_name(path), f"a video is a path or bytes, not a {type(path).__name__}")
+    if not os.fspath(path):
+        raise VideoError("''", EMPTY)
     return os.fspath(Path(path))  # which is no URL any more
 
 

@@ -12,11 +12,11 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from ost.errors import OstError, VideoError, first_line
+from ost.once import PerObject
 
 _URL = re.compile(r"(https?|s3|gs|gcs)://", re.IGNORECASE)
 MEMORY_BYTES = 64 << 20  # of a source that cannot be sought; what is larger goes to a temporary file
@@ -73,7 +73,7 @@ class StreamFile:
 
     def __init__(self, source: _Source) -> None:
         self._source, self._position = source, 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes; none at the end or after an error."""
@@ -85,7 +85,9 @@ class StreamFile:
                 data = self._source.file.read(size)
             if not isinstance(data, bytes | bytearray | memoryview) or len(data) > size:
                 raise TypeError(f"reading {size} bytes gave {type(data).__name__}")
-        except Exception as error:
+        except (
+            BaseException
+        ) as error:  # an interrupt too, which FFmpeg would swallow; raised when the file is closed
             self.error = error
             return b""
         self._position += len(data)
@@ -139,24 +141,19 @@ def _once(make: Callable[[], _Source]) -> Callable[[], _Source]:
     return get
 
 
-# File object -> its lock, and its copy where it cannot be sought: parts of one object share them.
-_shared: WeakKeyDictionary[Any, tuple[Any, list[_Source]]] = WeakKeyDictionary()
-_shared_lock = Lock()
+# The lock of a file object, and its copy where it cannot be sought: parts of one object share them.
+_shared = PerObject[tuple[Any, list[_Source]]](lambda: (RLock(), []))
 
 
 def _file_object(name: str, file: Any) -> _Source:
     if isinstance(file, io.TextIOBase):
         raise VideoError(name, "its file object gives text; open it in binary mode")
-    if getattr(file, "closed", False):
-        raise VideoError(name, "the file object is closed")
-    try:
-        with _shared_lock:
-            lock, copies = _shared.setdefault(file, (RLock(), []))
-    except TypeError:  # it allows no weak references
-        lock, copies = RLock(), list[_Source]()
+    lock, copies = _shared.get(file)
     with lock:
         if copies:
             return copies[0]
+        if getattr(file, "closed", False):
+            raise VideoError(name, "the file object is closed")
         if _can_seek(file):
             return _seekable(file, lock)
         copies.append(_seekable(_Copy(name, file)))
@@ -164,12 +161,9 @@ def _file_object(name: str, file: Any) -> _Source:
 
 
 def _can_seek(file: Any) -> bool:
-    if not hasattr(file, "seek"):
-        return False
-    seekable = getattr(file, "seekable", None)
-    if seekable is not None:
-        return bool(seekable())
     try:
+        if not getattr(file, "seekable", lambda: True)():
+            return False
         file.seek(0)
     except Exception:
         return False
@@ -197,14 +191,7 @@ class _Copy(tempfile.SpooledTemporaryFile[bytes]):
 
 def _open_url(url: str) -> _Source:
     try:
-        from fsspec.core import url_to_fs
-
-        system, path = url_to_fs(url, **_http_options(url))
-        info: dict[str, Any] = system.info(path)
-        if url.startswith("http") and not (info.get("partial") and info.get("size")):
-            with system.open(path, "rb", block_size=0) as source:  # the server gives no parts of files
-                return _seekable(_Copy(url, source))
-        return _seekable(system.open(path, "rb"))
+        return _over_http(url) if url.startswith("http") else _from_storage(url)
     except ImportError as error:
         cause = f"it needs a package that is missing ({first_line(error)}); pip install 'ost-video[remote]'"
         raise VideoError(url, cause) from error
@@ -214,13 +201,34 @@ def _open_url(url: str) -> _Source:
             origin = origin.__cause__
         if isinstance(origin, FileNotFoundError) or getattr(origin, "status", None) == 404:
             raise VideoError(url, "there is no such file") from error
-        raise VideoError(url, f"it cannot be reached ({first_line(origin)})") from error
+        status = getattr(origin, "status", None)
+        cause = f"the server answers {status}" if status else f"it cannot be reached ({first_line(origin)})"
+        raise VideoError(url, cause) from error
 
 
-def _http_options(url: str) -> dict[str, Any]:
-    if not url.startswith("http"):
-        return {}
+def _from_storage(url: str) -> _Source:
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(url)
+    return _seekable(system.open(path, "rb"))
+
+
+def _over_http(url: str) -> _Source:
+    """Open an address: in parts where the server gives parts of files, else as a copy."""
     from aiohttp import ClientTimeout
+    from fsspec import filesystem
 
     timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=CONNECT_SECONDS)
-    return {"client_kwargs": {"timeout": timeout}}
+    # By name, not through the address, in which fsspec would read "::" as a chain of file systems.
+    system: Any = filesystem("http", client_kwargs={"timeout": timeout})
+    info: dict[str, Any] = system.info(url)
+    if info.get("size") and info.get("partial") is not False:
+        source = _seekable(system.open(url, "rb"))
+        try:
+            source.file.seek(source.size - 1)
+            source.file.read(1)
+            return source
+        except ValueError:  # the server answers with the whole file
+            source.file.close()
+    with system.open(url, "rb", block_size=0) as whole:
+        return _seekable(_Copy(url, whole))
