@@ -214,9 +214,9 @@ def test_the_command_shows_sizes_by_kind_and_prunes(folder, ost_command):
     assert str(folder) in out and "at most 20 GB" in out
     assert ost_command("cache", "show")[1] == out
     code, out, _ = ost_command("cache", "prune", "--to", "1KB")
-    assert (code, out) == (0, "deleted 1 files, 1.5 KB; 10 B are left\n")
+    assert (code, out) == (0, "deleted 1 file, 1.5 KB; 10 B are left\n")
     code, out, _ = ost_command("cache", "prune", "--to", 0, "--kind", "heads")
-    assert out == "deleted 1 files, 10 B; 0 B are left\n"
+    assert out == "deleted 1 file, 10 B; 0 B are left\n"
     code, _, err = ost_command("cache", "prune", "--to", "much")
     assert code == 2 and "not 'much'" in err
 

@@ -53,11 +53,13 @@ def test_a_program_of_thirty_lines_does_it_all(server, bikes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_its_types_are_right(checker):
+def test_its_types_are_right(checker, tmp_path):
     arguments = {
         "mypy": [
             "-m",
             "mypy",
+            "--cache-dir",
+            tmp_path,
             "--strict",
             "--allow-untyped-calls",
             "--follow-imports=silent",

@@ -284,5 +284,5 @@ def test_numbers_of_numpy_are_numbers(model):
         frames=4, eps=0.5
     )
     assert model.settings.but(kinds="both").kinds == ("spatial", "temporal")
-    with pytest.raises(ost.UsageError, match="frames must be a whole number from 1 to 100,000"):
+    with pytest.raises(ost.UsageError, match="frames must be a whole number from 1 to 1,000,000"):
         model.settings.but(frames=10**9)

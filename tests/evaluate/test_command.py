@@ -192,7 +192,7 @@ def test_two_runs_are_compared(evaluate, ost_command, root, tmp_path):
     code, out, _ = ost_command("evaluate", "diff", tmp_path / "run", tmp_path / "other")
     assert code == 0
     assert "config.texts: both -> spatial" in out and "config.eps: 0.1 -> 0.5" in out
-    assert "top-1 of B less A" in out
+    assert "top-1 of B minus A" in out
 
 
 def test_the_untuned_weights_are_a_row_of_the_table(evaluate, ost_command, root, tiny):

@@ -193,8 +193,8 @@ def test_settings_of_one_call_are_forgotten_after_it(model, make_video):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"frames": 0}, "frames must be a whole number from 1 to 100,000, not 0"),
-        ({"clips": 0}, "clips must be a whole number from 1 to 100,000, not 0"),
+        ({"frames": 0}, "frames must be a whole number from 1 to 1,000,000, not 0"),
+        ({"clips": 0}, "clips must be a whole number from 1 to 1,000,000, not 0"),
         ({"crops": 2}, "1, 3, 5 or 10 crops, not 2"),
         ({"match": "sinkhorn"}, "match is ot or mean, not 'sinkhorn'"),
         ({"kinds": ()}, "kinds are spatial, temporal or both of them, not "),

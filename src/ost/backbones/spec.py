@@ -120,7 +120,7 @@ class LiteSpec:
     preprocess: Preprocess
     context_length: int = 256
     licence: str = "Apache-2.0"
-    note: str = "embedded: ImageNet classifier and sentence embeddings; no download, no CLIP"
+    note: str = "embedded: ImageNet classifier and sentence embeddings; no download, not CLIP"
 
     def check(self, device: str, dtype: str) -> None:
         """Refuse everything but fp32 on the CPU."""

@@ -74,8 +74,7 @@ def prune_cache(
     gone = prune(limit, chosen)
     left = sum(kept.bytes for kind, kept in usage().items() if kind in chosen)
     console = stdout()
-    console.print(
-        f"deleted {gone.files:,} files, {readable_size(gone.bytes)}; {readable_size(left)} are left"
-    )
+    files = f"{gone.files:,} file{'' if gone.files == 1 else 's'}"
+    console.print(f"deleted {files}, {readable_size(gone.bytes)}; {readable_size(left)} are left")
     if left > limit:
         console.print("the rest is in use")

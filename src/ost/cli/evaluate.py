@@ -317,7 +317,7 @@ def show_comparison(console: Console, comparison: Comparison, a: Path, b: Path) 
         console.print("every logit is the same to the bit")
     else:
         console.print(
-            f"top-1 of B less A {100 * comparison.difference.mean:+.1f} points "
+            f"top-1 of B minus A {100 * comparison.difference.mean:+.1f} points "
             f"(95% interval {100 * comparison.difference.low:+.1f} to {100 * comparison.difference.high:+.1f}, "
             f"p = {comparison.p:.2g})"
         )
@@ -332,6 +332,6 @@ def show_comparison(console: Console, comparison: Comparison, a: Path, b: Path) 
     for change in comparison.classes:
         console.print(Text(f"  {change.a:.0%} -> {change.b:.0%} of {change.videos}  {change.name}"))
     if comparison.settings:
-        console.print("what was otherwise, A -> B:")
+        console.print("what else differs, A -> B:")
     for key, (before, after) in comparison.settings.items():
         console.print(Text(f"  {key}: {before} -> {after}"))

@@ -35,12 +35,15 @@ class PredictionOptions:
     """What is shown and written of each video."""
 
     PANEL: ClassVar = "Output"
-    top: Annotated[int, typer.Option(min=1, help="Classes shown a video.")] = 5
+    top: Annotated[int, typer.Option(min=1, help="Classes shown for each video.")] = 5
     every: Annotated[bool, typer.Option("--all", help="Show every class.")] = False
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a video, in one line; failures are objects too.")
+        bool,
+        typer.Option("--json", help="One JSON object per video, each on a line; failures are objects too."),
     ] = False
-    report: Annotated[Path | None, typer.Option(help="Folder for a page a video that shows why.")] = None
+    report: Annotated[Path | None, typer.Option(help="Folder for one page per video, which shows why.")] = (
+        None
+    )
 
 
 def recognize(

@@ -82,7 +82,7 @@ class LearnerOptions:
     init_from: Annotated[
         str | None, typer.Option(help="Weights to start from: a published name such as ost/k400, or a file.")
     ] = None
-    seed: Annotated[int | None, typer.Option(min=0, help="Of shots, order and augmentation.")] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of shots, order and augmentation.")] = None
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, any setting of the recipe; repeat it.")
     ] = None

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from ost.backbones.catalog import BACKBONES
 from ost.descriptors.shipped import shipped
 from ost.errors import UsageError, first_line
-from ost.recognition.settings import EPS, Settings
+from ost.recognition.settings import EPS, MOST, Settings
 from ost.types import BOTH
 from ost.video.decode import MIN_DECODED
 from ost.weights.published import PUBLISHED
@@ -42,8 +42,8 @@ class EvaluateConfig(BaseModel):
     weights: str | None = None
     blend: float | None = Field(default=None, ge=0, le=1)
     blend_with: str | None = None
-    frames: int = Field(default=32, ge=1)
-    clips: int = Field(default=1, ge=1)
+    frames: int = Field(default=32, ge=1, le=MOST)
+    clips: int = Field(default=1, ge=1, le=MOST)
     crops: Literal[1, 3, 5, 10] = 1
     sampling: Literal["uniform", "keyframes"] = "uniform"
     min_decoded: float = Field(default=MIN_DECODED, ge=0, le=1)

@@ -17,7 +17,7 @@ from ost.video.sample import check_crops
 
 Match = Literal["ot", "mean"]
 EPS = 0.1
-MOST = 100_000  # frames of a clip, and other numbers
+MOST = 1_000_000  # frames of a clip, and other numbers
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ost.backbones.catalog import DEFAULT
 from ost.errors import UsageError
+from ost.recognition.settings import MOST
 from ost.types import BOTH, DescriptorKind
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -76,7 +77,7 @@ class TrainConfig(BaseModel):
     kinds: tuple[DescriptorKind, ...] = BOTH
     eps: float = Field(default=0.1, gt=0)
 
-    frames: int = Field(default=32, ge=1)
+    frames: int = Field(default=32, ge=1, le=MOST)
     batch: int = Field(default=64, ge=1)
     contrastive_batch: int = Field(default=64, ge=1)
     chunk: int = Field(default=4, ge=1)
