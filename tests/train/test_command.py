@@ -181,6 +181,11 @@ def test_more_shots_than_clips_name_the_class(train, clips):
     assert not run.exists()
 
 
+def test_a_run_that_holds_nothing_out_says_so(ost_command, clips, tmp_path):
+    code, out, _ = adapter(ost_command, clips, tmp_path / "run", "--shots", 4)
+    assert code == 0 and "no clip was held out, so nothing was measured" in out
+
+
 def test_a_manifest_with_broken_and_missing_clips_trains_on_the_others(train, clips, tmp_path):
     rows = [(p, p.parent.name) for p in sorted(clips.glob("*/*"))]
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -191,7 +196,7 @@ def test_a_manifest_with_broken_and_missing_clips_trains_on_the_others(train, cl
     code, out, err, _ = train("few-shot", "--manifest", manifest, max_unreadable=0.5)
     assert code == 1
     assert "2 of 14 videos could not be used" in err and "broken.mp4" in err and "gone.mp4" in err
-    assert "use them" in out and "held-out" not in out
+    assert "use them" in out and "held-out clips" not in out
 
 
 def test_held_out_clips_may_be_given(train, clips):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ost.errors import VideoError
+from ost.errors import UsageError, VideoError
 from ost.types import Preprocess
 from ost.video.chunks import decode_chunks
 from ost.video.decode import decode
@@ -335,3 +335,18 @@ def test_objects_that_compare_equal_keep_their_own_content(bikes):
 def test_an_empty_path_is_not_the_present_folder(empty):
     with pytest.raises(VideoError, match="an empty path is no video"):
         decode(empty)
+
+
+def test_a_source_without_data_yet_is_no_empty_one():
+    class Waiting(Pipe):
+        def read(self, size=-1):
+            return None
+
+    with pytest.raises(VideoError, match="has no data yet"):
+        decode(Waiting(b""))
+
+
+@pytest.mark.parametrize("part", [5, (1,), (1, 2, 3), ("a", None)])
+def test_what_is_no_part_is_wrong_use(bikes, part):
+    with pytest.raises(UsageError, match=r"a part is \(start, end\) in seconds"):
+        decode(bikes, part=part)

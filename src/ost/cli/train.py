@@ -183,6 +183,10 @@ def _show(config: TrainConfig, task: TrainingTask, run: Path, outcome: TrainingR
     if outcome.accuracy is not None:
         before = "" if outcome.before is None else f", {outcome.before:.1%} before training"
         write_line(f"{outcome.accuracy:.1%} of {outcome.clips} held-out clips recognised{before}")
+    elif not len(task.held_out):
+        write_line(
+            "no clip was held out, so nothing was measured; name some with --held-out, or give fewer --shots"
+        )
     frames = "" if config.frames == 32 else f" --frames {config.frames}"
     weights, classes = (shlex.quote(str(path)) for path in (outcome.weights, classes_file(run)))
     write_line(f"weights: {outcome.weights}")

@@ -56,8 +56,12 @@ def train_indices(n: int, frames: int, rng: np.random.Generator) -> list[int]:
 
 def check_part(name: str, part: Part) -> None:
     """Raise VideoError unless a part of a video starts at 0 or later and ends after its start."""
-    start, end = part
-    if not (0 <= start < (math.inf if end is None else end)):
+    try:
+        start, end = part
+        is_part = 0 <= start < (math.inf if end is None else end)
+    except (TypeError, ValueError):
+        raise UsageError("a part is (start, end) in seconds, where end may be None") from None
+    if not is_part:
         raise VideoError(name, f"a part from {start:g} to {_end(end)} seconds is not one")
 
 

@@ -180,7 +180,9 @@ class _Copy(tempfile.SpooledTemporaryFile[bytes]):
 
     def __init__(self, name: str, source: Any) -> None:
         super().__init__(MEMORY_BYTES)
-        while part := source.read(1 << 20):
+        while (part := source.read(1 << 20)) != b"":
+            if part is None:
+                raise VideoError(name, "its file object has no data yet; give one that waits for it")
             self.write(part)
             if self.tell() > COPIED_BYTES:
                 raise VideoError(name, f"it has more than {COPIED_BYTES >> 30} GiB; save it as a file")

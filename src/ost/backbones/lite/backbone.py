@@ -171,7 +171,7 @@ class LiteBackbone:
                     return cached
         values = self._text.embed(_imagenet_names(), share=self._map_parallel)
         # Without a writable cache they are embedded again next time.
-        with contextlib.suppress(OSError), atomic(path) as temporary:
+        with contextlib.suppress(OSError, SafetensorError), atomic(path) as temporary:
             save_file({"names": values}, temporary)
         return values
 
